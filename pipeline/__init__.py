@@ -1,0 +1,1 @@
+"""Everything around the stages: command line, configuration, manifests, storage, execution, tracking, reports."""
