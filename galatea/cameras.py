@@ -23,7 +23,7 @@ PIVOT = (0.0, 0.0, 0.2)
 
 @dataclass(frozen=True)
 class ViewAngles:
-    """Where a camera stands, in degrees: yaw > 0 towards world +x (the nose points to the image's left), pitch > 0 above."""
+    """Where a camera stands, in degrees: yaw > 0 towards world +x (nose points to image left), pitch > 0 above."""
 
     yaw_deg: Tensor
     pitch_deg: Tensor
@@ -84,7 +84,9 @@ def orbit(
     """
     yaw, pitch = torch.deg2rad(yaw_deg), torch.deg2rad(pitch_deg)
     centre = torch.tensor(pivot, dtype=yaw.dtype, device=yaw.device).expand(yaw.shape[0], 3)
-    direction = torch.stack([torch.sin(yaw) * torch.cos(pitch), torch.sin(pitch), torch.cos(yaw) * torch.cos(pitch)], -1)
+    direction = torch.stack(
+        [torch.sin(yaw) * torch.cos(pitch), torch.sin(pitch), torch.cos(yaw) * torch.cos(pitch)], -1
+    )
     cam2world = look_at(centre + radius * direction, centre, roll_deg)
     return pack_label(cam2world, intrinsics_matrix(device=yaw.device).to(yaw.dtype).expand(yaw.shape[0], 3, 3))
 

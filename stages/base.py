@@ -26,7 +26,7 @@ class Kind(StrEnum):
     BYTES = "bytes"
     """Small encoded data (WebP, PNG, JSON) that lives in the manifest itself."""
     FILE = "file"
-    """Deliverables: `bytes` inside a stage, a file under `<run>/<stage>/files/` and its relative path in the manifest."""
+    """Deliverables: `bytes` inside a stage; a file under `<run>/<stage>/files/`, named in the manifest."""
 
 
 @dataclass(frozen=True)
