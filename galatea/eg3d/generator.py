@@ -1,0 +1,279 @@
+"""The tri-plane generator: latent code and camera to image, depth and opacity (Chan et al. 2022, arXiv 2112.07945)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from galatea.eg3d.mapping import MappingNetwork
+from galatea.eg3d.modulation import NoiseMode
+from galatea.eg3d.rays import camera_rays, validate_label
+from galatea.eg3d.renderer import RenderingOptions, VolumeRenderer
+from galatea.eg3d.superresolution import SuperResolution, named_spec
+from galatea.eg3d.synthesis import SynthesisNetwork
+from galatea.eg3d.triplane import RELEASED_PLANE_AXES, DecodedPoints, OSGDecoder
+from galatea.errors import ConfigError
+
+if TYPE_CHECKING:
+    from galatea.morphable.head import HeadCoefficients
+
+NO_RESIDUALS: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Architecture of a tri-plane generator; defaults are the released FFHQ 512 network.
+
+    Attributes:
+        z_dim: width of z.
+        c_dim: width of the conditioning camera label.
+        w_dim: width of w.
+        num_mapping_layers: fully connected layers of the mapping network.
+        plane_resolution: size of a plane.
+        plane_channels: features of a plane.
+        channel_base: channels of the plane synthesis at resolution r are `min(channel_base // r, channel_max)`.
+        channel_max: see above.
+        conv_clamp: clamp of activations of the plane synthesis, None for none.
+        neural_rendering_resolution: size of the volume-rendered image.
+        superresolution: "2X", "4X", "8X" or "8XDC".
+        superresolution_noise_mode: noise of the super-resolution layers.
+        superresolution_conv_clamp: clamp of activations of the super-resolution, None for none.
+        is_superresolution_antialiased: low-pass where rendered features are resized down.
+        is_conditioning_zero: the mapping network ignores the camera ("generator pose conditioning" off).
+        conditioning_scale: the camera label is multiplied by this before the mapping network.
+        decoder_lr_multiplier: equalised learning-rate multiplier of the decoder.
+        plane_axes: axes of the three planes.
+        rendering: sampling of rays.
+    """
+
+    z_dim: int = 512
+    c_dim: int = 25
+    w_dim: int = 512
+    num_mapping_layers: int = 2
+    plane_resolution: int = 256
+    plane_channels: int = 32
+    channel_base: int = 32768
+    channel_max: int = 512
+    conv_clamp: float | None = None
+    neural_rendering_resolution: int = 128
+    superresolution: str = "8XDC"
+    superresolution_noise_mode: NoiseMode = "none"
+    superresolution_conv_clamp: float | None = None
+    is_superresolution_antialiased: bool = True
+    is_conditioning_zero: bool = False
+    conditioning_scale: float = 1.0
+    decoder_lr_multiplier: float = 1.0
+    plane_axes: tuple[tuple[tuple[float, ...], ...], ...] = RELEASED_PLANE_AXES
+    rendering: RenderingOptions = field(default_factory=RenderingOptions)
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        for name in ("z_dim", "w_dim", "num_mapping_layers", "plane_channels", "neural_rendering_resolution"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.c_dim not in (0, 25):
+            raise ConfigError(f"c_dim: expected 25 (a camera label) or 0, got {self.c_dim}")
+        if self.superresolution_noise_mode not in ("none", "const", "random"):
+            raise ConfigError(f"superresolution_noise_mode: got {self.superresolution_noise_mode!r}")
+        named_spec(self.superresolution)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A rendered view.
+
+    Attributes:
+        image: final image, (batch, 3, S, S), about [-1,1].
+        image_raw: volume-rendered image, (batch, 3, R, R), [-1,1].
+        depth: expected distance along the ray, (batch, 1, R, R), world units.
+        alpha: opacity, (batch, 1, R, R), 0..1.
+        image_alpha: opacity at the size of `image` where the generator makes one, else None.
+        features: all rendered features, (batch, channels, R, R), of which `image_raw` is the first three.
+    """
+
+    image: Float[Tensor, "batch 3 size size"]
+    image_raw: Float[Tensor, "batch 3 resolution resolution"]
+    depth: Float[Tensor, "batch 1 resolution resolution"]
+    alpha: Float[Tensor, "batch 1 resolution resolution"]
+    image_alpha: Float[Tensor, "batch 1 size size"] | None = None
+    features: Float[Tensor, "batch channels resolution resolution"] | None = None
+
+
+class PlaneBackbone(nn.Module):
+    """Mapping network and plane synthesis under the names of EG3D's checkpoints."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.synthesis = SynthesisNetwork(
+            config.w_dim,
+            config.plane_resolution,
+            3 * config.plane_channels,
+            config.channel_base,
+            config.channel_max,
+            config.conv_clamp,
+        )
+        self.mapping = MappingNetwork(
+            config.z_dim, config.c_dim, config.w_dim, self.synthesis.num_ws, config.num_mapping_layers
+        )
+
+
+class TriPlaneGenerator(nn.Module):
+    """EG3D's generator. `config` says its shape; weights come from `galatea.eg3d.checkpoint`.
+
+    The state dict has the names of EG3D's own checkpoints.
+    """
+
+    is_anchored = False
+    dataset_label_std: Tensor
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.z_dim, self.c_dim, self.w_dim = config.z_dim, config.c_dim, config.w_dim
+        self.backbone = PlaneBackbone(config)
+        self.decoder = OSGDecoder(config.plane_channels, 32, config.decoder_lr_multiplier)
+        self.superresolution = SuperResolution(
+            named_spec(config.superresolution),
+            config.w_dim,
+            num_features=32,
+            is_antialiased=config.is_superresolution_antialiased,
+            conv_clamp=config.superresolution_conv_clamp,
+        )
+        self.renderer = VolumeRenderer(torch.tensor(config.plane_axes))
+        # Spread of the training cameras: part of EG3D's checkpoints, not used to generate.
+        self.register_buffer("dataset_label_std", torch.zeros(config.c_dim))
+
+    @property
+    def num_ws(self) -> int:
+        """Number of layers that read a `w` of their own."""
+        return self.backbone.synthesis.num_ws
+
+    @property
+    def w_avg(self) -> Float[Tensor, "w_dim"]:
+        """Mean w over random latents."""
+        return self.backbone.mapping.w_avg
+
+    @property
+    def img_resolution(self) -> int:
+        """Size of the final image."""
+        return self.superresolution.output_resolution
+
+    @property
+    def neural_rendering_resolution(self) -> int:
+        """Size of the volume-rendered image unless asked otherwise."""
+        return self.config.neural_rendering_resolution
+
+    @property
+    def residual_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Additive maps per identity: none for a plain generator."""
+        return NO_RESIDUALS
+
+    def mapping(
+        self,
+        z: Float[Tensor, "batch z_dim"],
+        c: Float[Tensor, "batch 25"],
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Float[Tensor, "batch num_ws w_dim"]:
+        """Return `w_plus` of latent codes, conditioned on camera `c` (see `MappingNetwork.forward`)."""
+        scale = 0.0 if self.config.is_conditioning_zero else self.config.conditioning_scale
+        ws: Tensor = self.backbone.mapping(z, c * scale, truncation_psi, truncation_cutoff)
+        return ws
+
+    def planes(
+        self,
+        ws: Float[Tensor, "batch num_ws w_dim"],
+        head: HeadCoefficients | None = None,
+        residuals: Mapping[str, Tensor] | None = None,
+        noise_mode: NoiseMode = "const",
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "batch 3 channels height width"]:
+        """Return tri-planes.
+
+        Args:
+            ws: `w_plus`.
+            head: has no influence on a plain generator; it is accepted so that callers need not tell the kinds apart.
+            residuals: must be empty for a plain generator (see `residual_shapes`).
+            noise_mode: per-pixel noise of the synthesis.
+            generator: randomness for "random" noise.
+
+        Raises:
+            ValueError: if there are residuals, or `ws` has another shape.
+        """
+        if residuals:
+            raise ValueError(f"residuals: a plain generator has none, got {sorted(residuals)}")
+        flat: Tensor = self.backbone.synthesis(ws, noise_mode, generator)
+        return flat.reshape(flat.shape[0], 3, self.config.plane_channels, *flat.shape[2:])
+
+    def render(
+        self,
+        planes: Float[Tensor, "planes_batch 3 channels height width"],
+        c: Float[Tensor, "batch 25"],
+        ws: Float[Tensor, "ws_batch num_ws w_dim"],
+        resolution: int | None = None,
+        generator: torch.Generator | None = None,
+        options: RenderingOptions | None = None,
+    ) -> Rendering:
+        """Render tri-planes from cameras.
+
+        Args:
+            planes: tri-planes; a batch of 1 is seen by every camera.
+            c: camera labels.
+            ws: `w_plus` for the super-resolution, batch of 1 or one per camera.
+            resolution: size of the volume-rendered image; None: the network's own.
+            generator: None samples rays deterministically; a generator jitters samples as in training.
+            options: sampling of rays; None: the network's own.
+
+        Raises:
+            InputError: if a camera is not usable.
+            ValueError: if the batches do not go together.
+        """
+        validate_label(c)
+        size = self.neural_rendering_resolution if resolution is None else resolution
+        rays = camera_rays(c, size)
+        rendered = self.renderer(planes, self.decoder, rays, options or self.config.rendering, generator)
+        features, depth, alpha = (
+            values.transpose(1, 2).reshape(c.shape[0], -1, size, size)
+            for values in (rendered.features, rendered.depth, rendered.alpha)
+        )
+        image_raw = features[:, :3]
+        image = self.superresolution(image_raw, features, ws, self.config.superresolution_noise_mode)
+        return Rendering(image, image_raw, depth, alpha, features=features)
+
+    def synthesis(
+        self,
+        ws: Float[Tensor, "batch num_ws w_dim"],
+        c: Float[Tensor, "batch 25"],
+        head: HeadCoefficients | None = None,
+        residuals: Mapping[str, Tensor] | None = None,
+    ) -> Rendering:
+        """Return the view of `w_plus` from camera `c` (`planes`, then `render`)."""
+        return self.render(self.planes(ws, head, residuals), c, ws)
+
+    def query(
+        self, planes: Float[Tensor, "planes_batch 3 channels height width"], points: Float[Tensor, "batch n 3"]
+    ) -> DecodedPoints:
+        """Return colour features and raw density at world points, for example to extract the surface."""
+        return self.renderer.query(
+            planes, self.decoder, points, torch.zeros_like(points), self.config.rendering.box_warp
+        )
+
+    def forward(
+        self,
+        z: Float[Tensor, "batch z_dim"],
+        c: Float[Tensor, "batch 25"],
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Rendering:
+        """Map and render with the same camera."""
+        return self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), c)
