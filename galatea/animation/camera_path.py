@@ -1,0 +1,55 @@
+"""Camera paths: motions that keep the portrait's own expression and move only the point of view."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from galatea.animation.motion import NUM_ACTIONS, Motion, MotionKind
+from galatea.errors import DriverError
+
+_PATHS: dict[str, tuple[str, MotionKind, float]] = {
+    "turn": ("yaw sweeps from one side to the other", "absolute", 4.0),
+    "nod": ("two nods", "relative", 2.4),
+    "shake": ("two shakes of the head", "relative", 2.4),
+    "orbit": ("the point of view circles around the face", "absolute", 4.0),
+}
+TURN_DEG, NOD_DEG, SHAKE_DEG = 30.0, 9.0, 16.0
+ORBIT_YAW_DEG, ORBIT_PITCH_DEG = 22.0, 12.0
+
+
+def camera_path_names() -> tuple[str, ...]:
+    """Return the names that `camera_path` knows."""
+    return tuple(_PATHS)
+
+
+def camera_path(name: str, fps: float = 25.0, seconds: float | None = None, amplitude: float = 1.0) -> Motion:
+    """Return a camera path that ends where it begins.
+
+    Args:
+        name: one of `camera_path_names`.
+        fps: frames per second.
+        seconds: length; None takes the path's own.
+        amplitude: scales the angles (1: turn +-30 degrees, nod 9, shake +-16, orbit 22 by 12).
+
+    Raises:
+        DriverError: if there is no such path.
+    """
+    if name not in _PATHS:
+        raise DriverError(f"camera path: expected one of {', '.join(_PATHS)}, got {name!r}")
+    _, kind, usual_seconds = _PATHS[name]
+    frames = max(2, round((seconds or usual_seconds) * fps))
+    phase = torch.arange(frames) / frames * 2 * math.pi
+    yaw = pitch = torch.zeros(frames)
+    if name == "turn":
+        # Frontal -> one side -> other side -> frontal; starting in the middle keeps the first frame close to the photo.
+        yaw = TURN_DEG * torch.sin(phase)
+    elif name == "nod":
+        pitch = NOD_DEG * torch.sin(2 * phase) * torch.sin(phase / 2)
+    elif name == "shake":
+        yaw = SHAKE_DEG * torch.sin(2 * phase) * torch.sin(phase / 2)
+    else:
+        yaw, pitch = ORBIT_YAW_DEG * torch.sin(phase), ORBIT_PITCH_DEG * torch.cos(phase)
+    angles = amplitude * torch.stack([yaw, pitch, torch.zeros(frames)], dim=1)
+    return Motion.build(name=name, fps=fps, kind=kind, expression=torch.zeros(frames, NUM_ACTIONS), angles_deg=angles)

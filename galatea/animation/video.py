@@ -1,0 +1,172 @@
+"""Video files at both ends: driving videos in, H.264 MP4 and animated WebP out."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from PIL import Image
+
+from galatea.errors import DriverError, InputError
+
+BT709 = 1
+"""ITU-T H.273 code of BT.709 primaries, transfer and matrix: without the tag players guess, and colours shift."""
+SLOT_TOLERANCE = 1e-3
+"""Share of a frame by which a time stamp may come early; containers round them."""
+TV_RANGE = 1
+"""ffmpeg's code of limited (16..235) range."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """Decoded frames, upright, RGB.
+
+    Attributes:
+        frames: uint8 (frames, height, width, 3).
+        fps: frames per second of `frames`.
+    """
+
+    frames: UInt8[np.ndarray, "frames height width 3"]
+    fps: float
+
+
+def read_video(data: bytes, max_frames: int = 1500, fps: float | None = None, max_side: int = 1280) -> Video:
+    """Decode the first video stream.
+
+    Args:
+        data: the bytes of a file in any container that ffmpeg reads.
+        max_frames: stop after as many returned frames.
+        fps: sample at this rate by time; None keeps the frames of the file.
+        max_side: larger frames are scaled down to it, which bounds memory.
+
+    Returns:
+        The frames, turned upright by the file's display matrix.
+
+    Raises:
+        DriverError: if the bytes hold no readable video.
+        ValueError: if an argument is impossible.
+    """
+    if max_frames < 1 or max_side < 16 or (fps is not None and fps <= 0):
+        raise ValueError(f"read_video: got max_frames={max_frames}, fps={fps}, max_side={max_side}")
+    try:
+        with av.open(io.BytesIO(data), mode="r") as container:
+            if not container.streams.video:
+                raise DriverError("driving video: expected a video stream, the file has none")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            native = float(stream.average_rate or stream.guessed_rate or 25)
+            frames = list(_sampled(container.decode(stream), native, fps, max_frames, max_side))
+    except (av.error.FFmpegError, ValueError, EOFError) as error:
+        raise DriverError(f"driving video: expected a readable video, got {len(data)} bytes ({error})") from error
+    if not frames:
+        raise DriverError("driving video: expected at least one frame, the stream is empty")
+    return Video(np.stack(frames), min(max(fps or native, 0.5), 240.0))
+
+
+def _sampled(
+    decoded: Iterator[VideoFrame], native: float, fps: float | None, max_frames: int, max_side: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield frames at `fps` by presentation time (a slower source repeats, a faster one drops), or all of them."""
+    start: float | None = None
+    emitted, shape = 0, None
+    for index, frame in enumerate(decoded):
+        time = frame.time if frame.time is not None else index / native
+        start = time if start is None else start
+        due = 1 if fps is None else math.floor((time - start) * fps + SLOT_TOLERANCE) + 1 - emitted
+        if due <= 0:
+            continue
+        array = _upright(frame, max_side)
+        shape = shape or array.shape
+        if array.shape != shape:
+            raise DriverError(f"driving video: expected one frame size, {shape[:2]} changes to {array.shape[:2]}")
+        for _ in range(due):
+            yield array
+            emitted += 1
+            if emitted >= max_frames:
+                return
+
+
+def _upright(frame: VideoFrame, max_side: int) -> NDArray[np.uint8]:
+    scale = min(1.0, max_side / max(frame.width, frame.height))
+    width, height = max(2, round(frame.width * scale)), max(2, round(frame.height * scale))
+    array = frame.to_ndarray(format="rgb24", width=width, height=height)
+    return np.ascontiguousarray(np.rot90(array, round(frame.rotation / 90) % 4))
+
+
+def encode_mp4(frames: UInt8[np.ndarray, "frames height width 3"], fps: float, crf: int = 18) -> bytes:
+    """Encode RGB frames as H.264 that every browser and phone plays (yuv420p, BT.709, index at the front).
+
+    Args:
+        frames: uint8; odd sizes are extended by one repeated row or column, as 4:2:0 needs even ones.
+        fps: frames per second.
+        crf: x264's quality, 0 (lossless) to 51; 18 is visually transparent.
+
+    Raises:
+        InputError: if the frames are not uint8 RGB, or there are none.
+    """
+    frames = _even(_checked(frames))
+    with tempfile.TemporaryDirectory() as folder:
+        # Moving the index to the front is a second pass over the file, which ffmpeg does on real files only.
+        path = Path(folder) / "clip.mp4"
+        with av.open(str(path), mode="w", options={"movflags": "+faststart"}) as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+            stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+            stream.options = {"crf": str(crf), "preset": "medium"}
+            context = stream.codec_context
+            context.color_primaries = context.color_trc = context.colorspace = BT709
+            context.color_range = TV_RANGE
+            for array in frames:
+                rgb = VideoFrame.from_ndarray(array, format="rgb24")
+                frame = rgb.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        return path.read_bytes()
+
+
+def encode_webp_animation(
+    frames: UInt8[np.ndarray, "frames height width 3"], fps: float, quality: int = 80, max_side: int | None = None
+) -> bytes:
+    """Encode RGB frames as an animated WebP that loops for ever.
+
+    Args:
+        frames: uint8.
+        fps: frames per second; WebP keeps whole milliseconds, whose rounding is spread so that the length is right.
+        quality: 0 to 100.
+        max_side: larger frames are scaled down to it.
+
+    Raises:
+        InputError: if the frames are not uint8 RGB, or there are none.
+    """
+    images = [Image.fromarray(array) for array in _checked(frames)]
+    if max_side is not None:
+        for image in images:
+            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    times = [round(index * 1000 / fps) for index in range(len(images) + 1)]
+    durations = [after - before for before, after in itertools.pairwise(times)]
+    buffer = io.BytesIO()
+    images[0].save(
+        buffer, "WEBP", save_all=True, append_images=images[1:], duration=durations, loop=0, quality=quality, method=3
+    )
+    return buffer.getvalue()
+
+
+def _checked(frames: UInt8[np.ndarray, "frames height width 3"]) -> UInt8[np.ndarray, "frames height width 3"]:
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise InputError(f"video frames: expected uint8 (frames, height, width, 3), got {frames.dtype} {frames.shape}")
+    return frames
+
+
+def _even(frames: UInt8[np.ndarray, "frames height width 3"]) -> UInt8[np.ndarray, "frames height width 3"]:
+    odd_rows, odd_columns = frames.shape[1] % 2, frames.shape[2] % 2
+    return np.pad(frames, ((0, 0), (0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
