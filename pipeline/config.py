@@ -1,0 +1,200 @@
+"""Configuration: dataclass defaults, presets from `conf/`, a file, and `KEY=VALUE` overrides, composed and checked.
+
+Later layers win: defaults of the dataclasses < the preset of each group (`animate=quick`) < a file (`--config`) <
+single values (`animate.fps=12`). Everything is checked before anything expensive starts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from galatea.errors import ConfigError
+from pipeline.settings import ExecutorConfig, FacesConfig, ReportConfig, StorageConfig, TrackingConfig
+from pipeline.typed_values import build, flatten, nearest_key, plain, unknown_key
+
+CONF_FOLDER = Path(__file__).resolve().parent.parent / "conf"
+STAGES = ("align", "invert", "edit", "drive", "animate", "evaluate")
+_SURROUNDINGS: dict[str, type] = {
+    "faces": FacesConfig,
+    "executor": ExecutorConfig,
+    "storage": StorageConfig,
+    "tracking": TrackingConfig,
+    "report": ReportConfig,
+}
+_SECRET_WORDS = ("key", "secret", "token", "password", "credential")
+_HIDDEN = "(hidden)"
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration of a run."""
+
+    drivers: tuple[str, ...]
+    """What moves the portraits: names of presets and camera paths, or URLs of videos, photos and ARKit CSV files."""
+    stages: Mapping[str, Any]
+    """Stage name -> that stage's own frozen dataclass."""
+    faces: FacesConfig
+    executor: ExecutorConfig
+    storage: StorageConfig
+    tracking: TrackingConfig
+    report: ReportConfig
+
+
+def compose(overrides: Sequence[str] = (), file: str | Path | None = None) -> Config:
+    """Compose and check the configuration.
+
+    Args:
+        overrides: `GROUP=PRESET` and `KEY=VALUE` in Hydra's grammar.
+        file: YAML file with values in the shape that `galatea config` prints.
+
+    Raises:
+        ConfigError: a key, preset or value is wrong; the message names it and the nearest valid one.
+    """
+    defaults = _defaults()
+    choices, values = _split(_parse(overrides), defaults)
+    try:
+        with initialize_config_dir(config_dir=str(CONF_FOLDER), version_base="1.3"):
+            presets = hydra_compose("config", overrides=choices)
+        merged = OmegaConf.create(defaults)
+        for layer in (presets, _read(file)):
+            _check_keys(layer, defaults)
+            merged.merge_with(layer)
+        for override in values:
+            OmegaConf.update(merged, override.key_or_group, override.value(), force_add=True)
+        resolved = OmegaConf.to_container(merged, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"The configuration cannot be composed: {error}") from error
+    return _typed(resolved)
+
+
+def presets() -> dict[str, list[str]]:
+    """The groups of `conf/` and the presets of each."""
+    groups = sorted(folder for folder in CONF_FOLDER.iterdir() if folder.is_dir())
+    return {
+        group.name: sorted(file.stem for file in group.glob("*.yaml")) for group in groups if any(group.glob("*.yaml"))
+    }
+
+
+def to_values(config: Config) -> dict[str, Any]:
+    """The configuration as nested plain values; what looks like a credential is hidden."""
+    values: dict[str, Any] = {"drivers": list(config.drivers)}
+    values.update({name: plain(stage) for name, stage in config.stages.items()})
+    values.update({name: plain(getattr(config, name)) for name in _SURROUNDINGS})
+    return {name: _without_secrets(value) for name, value in values.items()}
+
+
+def to_flat(config: Config) -> dict[str, Any]:
+    """The configuration as dotted key -> plain value, without credentials."""
+    return flatten(to_values(config))
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as YAML that `compose(file=...)` reads back, without credentials."""
+    return OmegaConf.to_yaml(OmegaConf.create(to_values(config)))
+
+
+def _stage_config(name: str) -> type | None:
+    if importlib.util.find_spec(f"stages.{name}") is None:
+        return None
+    cls: type = getattr(importlib.import_module(f"stages.{name}"), f"{name.capitalize()}Config")
+    return cls
+
+
+def _sections() -> dict[str, type]:
+    found = {name: _stage_config(name) for name in STAGES}
+    return {name: cls for name, cls in found.items() if cls is not None} | _SURROUNDINGS
+
+
+def _defaults() -> dict[str, Any]:
+    return {"drivers": []} | {name: plain(cls()) for name, cls in _sections().items()}
+
+
+def _typed(values: Any) -> Config:
+    typed = {name: build(cls, values[name], name) for name, cls in _sections().items()}
+    drivers = values["drivers"]
+    if not isinstance(drivers, list) or not all(isinstance(name, str) for name in drivers):
+        raise ConfigError(f"drivers: expected a list of names or URLs such as [smile,turn], got {drivers!r}.")
+    surroundings = {item.name: typed.pop(item.name) for item in fields(Config) if item.name in typed}
+    return Config(drivers=tuple(drivers), stages=typed, **surroundings)
+
+
+def _parse(overrides: Iterable[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            raise ConfigError(f"'{text}' is not understood: expected GROUP=PRESET or KEY=VALUE. {error}") from error
+        if override.is_delete() or override.is_sweep_override():
+            raise ConfigError(f"'{text}': keys cannot be removed or swept; expected GROUP=PRESET or KEY=VALUE.")
+        parsed.append(override)
+    return parsed
+
+
+def _split(overrides: Iterable[Override], defaults: Mapping[str, Any]) -> tuple[list[str], list[Override]]:
+    """Tell choices of presets from single values, refusing unknown names."""
+    known, groups = flatten(defaults), presets()
+    free = tuple(f"{key}." for key, value in known.items() if value == {})
+    choices, values = [], []
+    for override in overrides:
+        key = override.key_or_group
+        if key in groups and not isinstance(override.value(), (dict, list)):
+            choices.append(f"{key}={_preset(key, str(override.value()), groups[key])}")
+        elif key in known or key in defaults or key.startswith(free):
+            values.append(override)
+        else:
+            raise unknown_key(key, [*known, *groups])
+    return choices, values
+
+
+def _preset(group: str, name: str, names: Sequence[str]) -> str:
+    if name not in names:
+        nearest = nearest_key(name, names)
+        hint = f" Did you mean '{group}={nearest}'?" if nearest else ""
+        raise ConfigError(f"{group}: there is no preset '{name}', only {', '.join(names)}.{hint}")
+    return name
+
+
+def _read(file: str | Path | None) -> DictConfig:
+    if file is None:
+        return OmegaConf.create({})
+    try:
+        loaded = OmegaConf.load(file)
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise ConfigError(f"The configuration file {file} cannot be read: {error}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"The configuration file {file}: expected `section: {{key: value}}`, got a list.")
+    return loaded
+
+
+def _check_keys(layer: DictConfig, defaults: Mapping[str, Any]) -> None:
+    known = flatten(defaults)
+    free = tuple(f"{key}." for key, value in known.items() if value == {})
+    for key in flatten(OmegaConf.to_container(layer, resolve=False)):  # type: ignore[arg-type]
+        if key not in known and key not in defaults and not key.startswith(free):
+            raise unknown_key(key, known)
+
+
+def _without_secrets(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _HIDDEN if _is_secret(key, item) else _without_secrets(item) for key, item in value.items()}
+
+
+def _is_secret(key: str, value: object) -> bool:
+    return isinstance(value, str) and bool(value) and any(word in key.lower() for word in _SECRET_WORDS)
