@@ -1,0 +1,167 @@
+"""Compaction: from the journals of many workers to the one manifest of a stage.
+
+The manifest has exactly the rows of what was asked for, in the order of the requests, each record once. It is streamed
+row group by row group, and `statistics.json` is written last: where that says that it stands for the same
+requests, the stage is finished.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from galatea.errors import StorageError
+from pipeline.fingerprint import digest
+from pipeline.journal import journal_path, read_keys, shard_paths
+from pipeline.manifest import (
+    BOOKKEEPING,
+    DONE,
+    ROWS_PER_GROUP,
+    SCHEMA_VERSION,
+    columns_of,
+    manifest_path,
+    read_table,
+    write_table,
+)
+from pipeline.rows import RowReader
+from pipeline.storage import Store
+from stages.base import Kind
+
+_NOT_SUMMARISED = {column.name for column in BOOKKEEPING} - {"run_seconds"}
+
+
+def statistics_path(stage: str) -> str:
+    """Where the statistics of a stage are in the run folder."""
+    return f"{stage}/statistics.json"
+
+
+def requests_digest(keys: Sequence[tuple[str, str]]) -> str:
+    """A hash of the ordered (source_id, fingerprint) that a manifest is made for."""
+    return digest(*(part for key in keys for part in key))
+
+
+def read_statistics(run: Store, stage: str) -> dict[str, Any]:
+    """The statistics of a finished stage; {} where it is not finished."""
+    path = statistics_path(stage)
+    if not run.exists(path):
+        return {}
+    try:
+        return dict(json.loads(run.read(path)))
+    except ValueError as error:
+        raise StorageError(f"{run.locate(path)} is damaged ({error}): delete it and run again") from error
+
+
+def compact(run: Store, stage: str, schema: pa.Schema, keys: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Write the manifest and the statistics of a stage from its old manifest and its journals; then clean up.
+
+    Args:
+        run: the run folder.
+        stage: name of the stage.
+        schema: of its manifest.
+        keys: (source_id, fingerprint) of everything that was asked for, in order. Rows of others are dropped.
+
+    Returns:
+        The statistics.
+    """
+    shards = shard_paths(run, stage)
+    old = [manifest_path(stage)] if run.exists(manifest_path(stage)) else []
+    chosen = _choose([(path, read_keys(run, path)) for path in (*old, *shards)], keys)
+    write_table(run, manifest_path(stage), _ordered_tables(RowReader(run), chosen, keys, schema), schema)
+    statistics = _summarise(run, stage, schema) | {"requests": requests_digest(keys)}
+    run.write(statistics_path(stage), json.dumps(statistics, indent=2, sort_keys=True).encode())
+    for path in shards:
+        run.delete(path)
+    _delete_orphans(run, stage, schema)
+    return statistics
+
+
+def _choose(
+    files: Sequence[tuple[str, pa.Table]], keys: Sequence[tuple[str, str]]
+) -> Mapping[str, tuple[str, list[int]]]:
+    """For every record, the file and rows to keep: one that is done before one that is not, then the newest."""
+    wanted = dict(keys)
+    best: dict[str, tuple[bool, int]] = {}
+    rows: dict[str, list[int]] = {}
+    for number, (_, table) in enumerate(files):
+        columns = (table.column(name).to_pylist() for name in ("source_id", "fingerprint", "status"))
+        for row, (source_id, fingerprint, status) in enumerate(zip(*columns, strict=True)):
+            if wanted.get(source_id) != fingerprint:
+                continue
+            rank = (status == DONE, number)
+            if source_id in best and best[source_id] == rank:
+                rows[source_id].append(row)
+            elif source_id not in best or best[source_id] < rank:
+                best[source_id], rows[source_id] = rank, [row]
+    return {source_id: (files[number][0], rows[source_id]) for source_id, (_, number) in best.items()}
+
+
+def _ordered_tables(
+    reader: RowReader,
+    chosen: Mapping[str, tuple[str, list[int]]],
+    keys: Sequence[tuple[str, str]],
+    schema: pa.Schema,
+) -> Iterator[pa.Table]:
+    """The rows to keep, in order, as tables of one row group each."""
+    places = [(path, row) for source_id, _ in keys if source_id in chosen for path, row in _places(chosen[source_id])]
+    for start in range(0, len(places), ROWS_PER_GROUP):
+        parts = [reader.take(path, [row]).cast(schema) for path, row in places[start : start + ROWS_PER_GROUP]]
+        yield pa.concat_tables(parts).combine_chunks()
+
+
+def _places(chosen: tuple[str, list[int]]) -> Iterator[tuple[str, int]]:
+    path, rows = chosen
+    yield from ((path, row) for row in rows)
+
+
+def _summarise(run: Store, stage: str, schema: pa.Schema) -> dict[str, Any]:
+    numeric = [
+        name
+        for name, column in columns_of(schema).items()
+        if column.kind in {Kind.INT, Kind.FLOAT} and name not in _NOT_SUMMARISED
+    ]
+    table = read_table(run, manifest_path(stage), ["status", "error_code", "source_id", *numeric])
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "stage": stage,
+        "num_rows": table.num_rows,
+        "num_records": len(pc.unique(table["source_id"])),
+        "status": _counts(table["status"]),
+        "errors": {code: count for code, count in _counts(table["error_code"]).items() if code},
+        "columns": {name: _distribution(table[name]) for name in numeric},
+    }
+
+
+def _counts(values: pa.ChunkedArray) -> dict[str, int]:
+    return {str(item["values"]): int(item["counts"]) for item in pc.value_counts(values).to_pylist()}
+
+
+def _distribution(values: pa.ChunkedArray) -> dict[str, float | int | None]:
+    present = pc.drop_null(values)
+    if len(present) == 0:
+        return {"count": 0}
+    low, middle, high = pc.quantile(present, q=[0.05, 0.5, 0.95]).to_pylist()
+    extremes = pc.min_max(present).as_py()
+    mean = float(pc.mean(present).as_py())
+    return {"count": len(present), "mean": mean, "p05": low, "p50": middle, "p95": high, **extremes}
+
+
+def _delete_orphans(run: Store, stage: str, schema: pa.Schema) -> None:
+    """Remove files that no row points to: of dropped rows, and of batches that were killed before their row."""
+    files = [name for name, column in columns_of(schema).items() if column.kind is Kind.FILE]
+    run.sweep_temporaries(f"{stage}")
+    if not files:
+        return
+    table = read_table(run, manifest_path(stage), files)
+    used = {path for name in files for path in table[name].to_pylist()}
+    for entry in run.files(f"{stage}/files"):
+        if entry.path not in used:
+            run.delete(entry.path)
+
+
+def journal_is_empty(run: Store, stage: str) -> bool:
+    """Whether no shard waits to be compacted."""
+    return not run.files(journal_path(stage))

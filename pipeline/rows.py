@@ -1,0 +1,90 @@
+"""Random access to the rows of a Parquet file, one row group at a time, with a bounded cache."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from galatea.errors import StorageError
+from pipeline.storage import Store
+
+_Value = TypeVar("_Value")
+
+
+class BoundedCache(Generic[_Value]):
+    """Keeps the values used last, up to a number of bytes."""
+
+    def __init__(self, max_bytes: int, size_of: Callable[[_Value], int]) -> None:
+        self._max_bytes = max_bytes
+        self._size_of = size_of
+        self._num_bytes = 0
+        self._values: OrderedDict[tuple[str, int], _Value] = OrderedDict()
+
+    def get(self, key: tuple[str, int], make: Callable[[], _Value]) -> _Value:
+        """The value of a key, made where it is not at hand."""
+        if key in self._values:
+            self._values.move_to_end(key)
+            return self._values[key]
+        value = make()
+        self._values[key] = value
+        self._num_bytes += self._size_of(value)
+        while self._num_bytes > self._max_bytes and len(self._values) > 1:
+            _, dropped = self._values.popitem(last=False)
+            self._num_bytes -= self._size_of(dropped)
+        return value
+
+
+class RowReader:
+    """Reads rows by number from Parquet files of a store; rows that are near each other cost one read."""
+
+    def __init__(self, store: Store, max_cached_bytes: int = 128 << 20) -> None:
+        self._store = store
+        self._groups: BoundedCache[pa.Table] = BoundedCache(max_cached_bytes, lambda table: int(table.nbytes))
+        self._starts: dict[str, np.ndarray] = {}
+
+    def take(self, path: str, rows: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows of a file in the order asked for.
+
+        Raises:
+            MissingFileError: there is no such file.
+            StorageError: it is damaged, or has no such row.
+        """
+        starts = self._row_group_starts(path)
+        parts = []
+        for row in rows:
+            group = int(np.searchsorted(starts, row, side="right")) - 1
+            table = self._row_group(path, group, columns)
+            offset = row - int(starts[group])
+            if offset >= table.num_rows:
+                raise StorageError(f"{self._store.locate(path)} has no row {row}: it was replaced while it was read")
+            parts.append(table.slice(offset, 1))
+        return pa.concat_tables(parts).combine_chunks()
+
+    def _row_group_starts(self, path: str) -> np.ndarray:
+        if path not in self._starts:
+            with self._store.reading(path) as raw:
+                metadata = _open(raw, self._store.locate(path)).metadata
+                sizes = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+            self._starts[path] = np.cumsum([0, *sizes[:-1]])
+        return self._starts[path]
+
+    def _row_group(self, path: str, group: int, columns: Sequence[str] | None) -> pa.Table:
+        def read() -> pa.Table:
+            with self._store.reading(path) as raw:
+                return _open(raw, self._store.locate(path)).read_row_group(group, columns=columns)
+
+        return self._groups.get((f"{path}?{','.join(columns or ())}", group), read)
+
+
+def _open(raw: object, url: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(raw)
+    except pa.ArrowInvalid as error:
+        raise StorageError(
+            f"{url} is damaged ({error}). Delete it: its rows are computed again on the next run"
+        ) from error

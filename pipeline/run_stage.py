@@ -1,0 +1,207 @@
+"""Running one stage: plan what is left, execute it, compact. Resuming is the same code as starting."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from galatea.errors import ConfigError
+from pipeline.compaction import compact, read_statistics, requests_digest
+from pipeline.executor import ExecutorOptions, StopSignal, build_executor
+from pipeline.fingerprint import row_fingerprint
+from pipeline.journal import read_keys, shard_paths, unfinished
+from pipeline.manifest import DONE, manifest_path
+from pipeline.requests import Request, Requests
+from pipeline.storage import Store
+from pipeline.worker import Batch, BatchReport, WorkerTask
+from stages.base import Stage
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is, in input records."""
+
+    stage: str
+    total: int
+    reused: int
+    """Finished by an earlier run."""
+    done: int
+    failed: int
+    """Failed or quarantined in this run."""
+    seconds: float
+
+    @property
+    def records_per_second(self) -> float:
+        """Of this run; 0 before the first record."""
+        return (self.done + self.failed) / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Estimated time to the end; None before the first record."""
+        left = self.total - self.reused - self.done - self.failed
+        return left / self.records_per_second if self.records_per_second > 0 else None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """What a stage did, and what its manifest holds now."""
+
+    stage: str
+    num_records: int
+    """Input records that were asked for."""
+    num_reused: int
+    """Of them, finished by an earlier run."""
+    num_rows: int
+    """Of the manifest."""
+    status: Mapping[str, int]
+    """Rows of the manifest by status."""
+    errors: Mapping[str, int]
+    """Rows of the manifest by error code."""
+    fingerprint: str
+    """Of the stage: code, configuration, models."""
+    seconds: float
+    """Wall clock of this run."""
+    model_seconds: float
+    """Spent inside the stage by all workers of this run; the rest is orchestration (and start-up)."""
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_done(self) -> int:
+        """Rows that later stages use."""
+        return self.status.get(DONE, 0)
+
+    @property
+    def num_failed(self) -> int:
+        """Rows that say why there is no result."""
+        return self.num_rows - self.num_done
+
+
+def run_stage(
+    stage: Stage,
+    requests: Requests,
+    run_store: Store,
+    executor_options: ExecutorOptions,
+    progress: OnProgress | None = None,
+    input_options: Mapping[str, Any] | None = None,
+) -> StageSummary:
+    """Bring the manifest of a stage in line with what is requested, computing only what is not there yet.
+
+    Args:
+        stage: built, not set up.
+        requests: what the stage is asked for; their order becomes the manifest's.
+        run_store: the run folder.
+        executor_options: where and how to compute.
+        progress: called in this thread after every batch, and once at the start.
+        input_options: fsspec options of the users' own files; those of the run folder by default.
+
+    Returns:
+        Counts and times.
+
+    Raises:
+        RunError: the run was aborted (storage, weights, workers that keep dying); finished rows are kept.
+        RunInterruptedError: it was asked to stop; finished rows are kept.
+    """
+    begun = time.monotonic()
+    options = run_store.options if input_options is None else input_options
+    task = WorkerTask.of(stage, run_store, requests, options, executor_options.journal)
+    keys = [(item.source_id, row_fingerprint(task.stage_fingerprint, item.fingerprint)) for item in requests.items]
+    _check_unique(stage, keys)
+    left, is_compact = _plan(run_store, stage.name, requests.items, keys, executor_options.retry_failed)
+    tally = _Tally(stage.name, len(keys), len(keys) - len(left), begun, progress)
+    if left:
+        _log.info("%s: %d of %d records to compute", stage.name, len(left), len(keys))
+        size = max(1, stage.batch_size)
+        batches = [Batch(tuple(left[start : start + size])) for start in range(0, len(left), size)]
+        stop = StopSignal()
+        with stop.listening():
+            build_executor(executor_options).run(task, batches, tally.add, stop)
+    statistics = (
+        read_statistics(run_store, stage.name)
+        if is_compact and not left
+        else compact(run_store, stage.name, task.schema, keys)
+    )
+    return tally.summary(task.stage_fingerprint, statistics)
+
+
+def _plan(
+    run: Store, stage: str, items: Sequence[Request], keys: Sequence[tuple[str, str]], retry_failed: bool
+) -> tuple[list[Request], bool]:
+    """What is left to do, and whether the manifest stands for these very requests already."""
+    shards = shard_paths(run, stage)
+    statistics = read_statistics(run, stage)
+    has_failures = set(statistics.get("status", {})) - {DONE}
+    is_compact = not shards and statistics.get("requests") == requests_digest(keys)
+    if is_compact and not (retry_failed and has_failures):
+        return [], True
+    files = [*([manifest_path(stage)] if run.exists(manifest_path(stage)) else []), *shards]
+    requested = pa.table(
+        {
+            "source_id": pa.array([key[0] for key in keys], pa.string()),
+            "fingerprint": pa.array([key[1] for key in keys], pa.string()),
+            "position": pa.array(range(len(keys)), pa.int64()),
+        }
+    )
+    if not files:
+        return list(items), False
+    finished = pa.concat_tables([read_keys(run, path) for path in files])
+    left = unfinished(requested, finished, retry_failed)
+    return [items[position] for position in left["position"].to_pylist()], is_compact
+
+
+def _check_unique(stage: Stage, keys: Sequence[tuple[str, str]]) -> None:
+    seen: set[str] = set()
+    for source_id, _ in keys:
+        if source_id in seen:
+            raise ConfigError(
+                f"stage {stage.name} is asked for {source_id} twice: {stage.source_id_column} must be unique"
+            )
+        seen.add(source_id)
+
+
+class _Tally:
+    """Counts reports and tells them on."""
+
+    def __init__(self, stage: str, total: int, reused: int, begun: float, progress: OnProgress | None) -> None:
+        self._stage, self._total, self._reused = stage, total, reused
+        self._begun = begun
+        self._progress = progress
+        self._done = self._failed = 0
+        self._model_seconds = 0.0
+        self._tell()
+
+    def add(self, report: BatchReport) -> None:
+        """Count a finished batch."""
+        self._done += report.num_done
+        self._failed += report.num_failed
+        self._model_seconds += report.seconds
+        self._tell()
+
+    def summary(self, fingerprint: str, statistics: Mapping[str, Any]) -> StageSummary:
+        """Of the finished stage."""
+        return StageSummary(
+            stage=self._stage,
+            num_records=self._total,
+            num_reused=self._reused,
+            num_rows=statistics["num_rows"],
+            status=statistics["status"],
+            errors=statistics["errors"],
+            fingerprint=fingerprint,
+            seconds=time.monotonic() - self._begun,
+            model_seconds=self._model_seconds,
+            statistics=statistics,
+        )
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            seconds = time.monotonic() - self._begun
+            self._progress(Progress(self._stage, self._total, self._reused, self._done, self._failed, seconds))

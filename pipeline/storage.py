@@ -1,0 +1,319 @@
+"""Folders at any fsspec URL: read, list, and publish atomically, with errors that say what to do.
+
+A file is either wholly there or not there at all. Local files are written under a temporary name, synced and renamed;
+object stores publish an object when its upload completes, so a plain PUT (or a committed multipart upload) is atomic
+already; any other file system gets a temporary name and a move.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import random
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar, cast
+
+import fsspec
+from fsspec.spec import AbstractFileSystem
+
+from galatea.errors import StorageError
+
+_log = logging.getLogger(__name__)
+_Answer = TypeVar("_Answer")
+
+_LOCAL = {"file", "local"}
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "memory"}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TRANSIENT = {errno.ETIMEDOUT, errno.ECONNRESET, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.EIO, errno.ENETUNREACH}
+_ATTEMPTS = 4
+_FIRST_WAIT_SECONDS = 0.2
+_TEMPORARY_SUFFIX = ".tmp"
+
+
+class MissingFileError(StorageError):
+    """There is no such file, folder or bucket."""
+
+    code = "missing_file"
+
+
+class AccessError(StorageError):
+    """The credentials or permissions do not allow it."""
+
+    code = "access_denied"
+
+
+class FullDiskError(StorageError):
+    """No space is left (disk, quota or file size limit)."""
+
+    code = "disk_full"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file in a listing."""
+
+    path: str
+    """Relative to the store."""
+    num_bytes: int
+    stamp: str
+    """Changes when the content may have changed: the store's ETag, or modification time and size."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder at an fsspec URL (`/data/run`, `s3://bucket/run`); cheap to copy and to send to other processes."""
+
+    url: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """fsspec options of remote file systems, such as `endpoint_url`, `key` and `secret` for S3; not for local paths."""
+
+    def child(self, path: str) -> Store:
+        """The store of a folder inside this one."""
+        return Store(self.locate(path), self.options)
+
+    def locate(self, path: str) -> str:
+        """The URL of a file inside the store."""
+        return f"{self.url.rstrip('/')}/{path}" if path else self.url
+
+    def read(self, path: str) -> bytes:
+        """Read a whole file.
+
+        Raises:
+            MissingFileError: there is no such file.
+            StorageError: it cannot be read.
+        """
+
+        def call(fs: AbstractFileSystem, full: str) -> bytes:
+            return cast(bytes, fs.cat_file(full))
+
+        return self._attempt("read", path, call)
+
+    @contextmanager
+    def reading(self, path: str) -> Iterator[BinaryIO]:
+        """Open a file for random access; storage failures inside the block become StorageErrors."""
+        try:
+            fs, full = self._resolve(path)
+            with fs.open(full, "rb") as file:
+                yield file
+        except _network_errors() as error:
+            raise _explain(error, "read", self.locate(path)) from error
+
+    def write(self, path: str, data: bytes) -> None:
+        """Publish a file: readers see the old content or the new, never a part.
+
+        Raises:
+            FullDiskError: no space is left; what was there before is untouched.
+            StorageError: it cannot be written.
+        """
+
+        def call(fs: AbstractFileSystem, full: str) -> None:
+            if _protocol(fs) in _OBJECT_STORES:
+                fs.pipe_file(full, data)
+                return
+            with _renamed(fs, full) as file:
+                file.write(data)
+
+        self._attempt("write", path, call)
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        """Open a file for writing that is published when the block ends well, and discarded when it does not."""
+        try:
+            fs, full = self._resolve(path)
+            opened = _uploaded(fs, full) if _protocol(fs) in _OBJECT_STORES else _renamed(fs, full)
+            with opened as file:
+                yield file
+        except _network_errors() as error:
+            raise _explain(error, "write", self.locate(path)) from error
+
+    def exists(self, path: str) -> bool:
+        """Whether a file is there."""
+        return self._attempt("look up", path, lambda fs, full: bool(fs.isfile(full)))
+
+    def files(self, path: str = "") -> list[Entry]:
+        """All files below a folder, sorted by path; hidden and temporary files are left out. A missing folder is empty."""
+        return [entry for entry in self._files(path) if not _is_hidden(entry.path)]
+
+    def delete(self, path: str) -> None:
+        """Remove a file; one that is gone already is fine."""
+
+        def call(fs: AbstractFileSystem, full: str) -> None:
+            try:
+                fs.rm_file(full)
+            except FileNotFoundError:
+                return
+
+        self._attempt("delete", path, call)
+
+    def sweep_temporaries(self, path: str, older_than_seconds: float = 600.0) -> None:
+        """Remove what killed writers left behind (local disks only: object stores keep no half-written objects)."""
+        fs, full = self._resolve(path)
+        if _protocol(fs) not in _LOCAL:
+            return
+        for file in Path(full).rglob(f".*{_TEMPORARY_SUFFIX}"):
+            if time.time() - file.stat().st_mtime > older_than_seconds:
+                file.unlink(missing_ok=True)
+
+    def check_writable(self) -> None:
+        """Write and remove a small file, so that a wrong bucket or a read-only folder fails before any work.
+
+        Raises:
+            StorageError: the store cannot be written; the message says why.
+        """
+        probe = f".probe-{uuid.uuid4().hex[:8]}"
+        self.write(probe, b"galatea")
+        self.delete(probe)
+
+    def _files(self, path: str) -> list[Entry]:
+        def call(fs: AbstractFileSystem, full: str) -> dict[str, dict[str, Any]]:
+            fs.invalidate_cache()
+            try:
+                return cast(dict[str, dict[str, Any]], fs.find(full, detail=True))
+            except FileNotFoundError:
+                return {}
+
+        found = self._attempt("list", path, call)
+        _, root = self._resolve("")
+        prefix = root.rstrip("/") + "/"
+        entries = [
+            Entry(name.removeprefix(prefix), int(info.get("size") or 0), _stamp(info)) for name, info in found.items()
+        ]
+        return sorted(entries, key=lambda entry: entry.path)
+
+    def _resolve(self, path: str) -> tuple[AbstractFileSystem, str]:
+        return resolve(self.locate(path), self.options)
+
+    def _attempt(self, action: str, path: str, call: Callable[[AbstractFileSystem, str], _Answer]) -> _Answer:
+        """Call with a few retries, with growing waits, where the error is one that passes."""
+        wait = _FIRST_WAIT_SECONDS
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                return call(*self._resolve(path))
+            except _network_errors() as error:
+                if left == 0 or not _is_transient(error):
+                    raise _explain(error, action, self.locate(path)) from error
+                _log.warning("%s %s: %s; trying again", action, self.locate(path), error)
+            time.sleep(wait * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
+            wait *= 4
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def read_uri(uri: str, options: Mapping[str, Any]) -> bytes:
+    """Read the file at a path or URL.
+
+    Raises:
+        MissingFileError: there is no such file.
+        StorageError: it cannot be read.
+    """
+    return Store(uri, options).read("")
+
+
+def resolve(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URL and the path in it.
+
+    Raises:
+        StorageError: the scheme is unknown, its package is missing or its options are wrong.
+    """
+    scheme = url.split("://", 1)[0] if "://" in url else "file"
+    arguments = {} if scheme in _LOCAL else {"use_listings_cache": False, **options}
+    try:
+        fs, path = fsspec.core.url_to_fs(url, **arguments)
+    except (ValueError, ImportError, TypeError) as error:
+        raise StorageError(
+            f"cannot open {url}: {error}. Expected a local path or a URL such as s3://bucket/folder"
+        ) from error
+    return fs, path
+
+
+def _protocol(fs: AbstractFileSystem) -> str:
+    return fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+
+
+@contextmanager
+def _renamed(fs: AbstractFileSystem, full: str) -> Iterator[BinaryIO]:
+    folder, _, name = full.rpartition("/")
+    temporary = f"{folder}/.{name}.{uuid.uuid4().hex[:8]}{_TEMPORARY_SUFFIX}"
+    fs.makedirs(folder, exist_ok=True)
+    is_local = _protocol(fs) in _LOCAL
+    try:
+        with fs.open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            if is_local:
+                os.fsync(file.fileno())
+        if is_local:
+            Path(temporary).replace(full)
+        else:
+            fs.mv(temporary, full)
+    finally:
+        if fs.exists(temporary):
+            fs.rm_file(temporary)
+
+
+@contextmanager
+def _uploaded(fs: AbstractFileSystem, full: str) -> Iterator[BinaryIO]:
+    file = fs.open(full, "wb", autocommit=False)
+    is_complete = False
+    try:
+        yield file
+        file.close()
+        is_complete = True
+    finally:
+        if is_complete:
+            file.commit()
+        else:
+            file.discard()
+
+
+def _network_errors() -> tuple[type[BaseException], ...]:
+    """What storage can raise; client libraries that are not loaded cannot have raised."""
+    errors: list[type[BaseException]] = [OSError]
+    if "botocore.exceptions" in sys.modules:
+        botocore = sys.modules["botocore.exceptions"]
+        errors += [botocore.BotoCoreError, botocore.ClientError]
+    if "aiohttp" in sys.modules:
+        errors.append(sys.modules["aiohttp"].ClientError)
+    return tuple(errors)
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        is_refusal = isinstance(error, FileNotFoundError | PermissionError)
+        return not is_refusal and (isinstance(error, ConnectionError | TimeoutError) or error.errno in _TRANSIENT)
+    return type(error).__name__ not in {
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "ClientError",
+        "ParamValidationError",
+    }
+
+
+def _explain(error: BaseException, action: str, url: str) -> StorageError:
+    what = f"cannot {action} {url}"
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return FullDiskError(
+            f"{what}: no space is left ({error.strerror or error}). "
+            "What was written before is intact: free some space and run again to continue"
+        )
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return MissingFileError(f"{what}: no such file, folder or bucket")
+    if isinstance(error, PermissionError) or type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError"}:
+        return AccessError(f"{what}: access denied ({error}). Check the permissions, or the storage credentials")
+    return StorageError(f"{what}: {type(error).__name__}: {error}")
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
+
+
+def _stamp(info: Mapping[str, Any]) -> str:
+    tag = info.get("ETag") or info.get("etag")
+    changed = info.get("mtime") or info.get("LastModified") or info.get("created") or ""
+    return str(tag).strip('"') if tag else f"{changed}-{info.get('size')}"
