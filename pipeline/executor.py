@@ -9,14 +9,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import FrameType
 from typing import Protocol
 
 import torch
 
 from galatea.errors import ConfigError, GalateaError
-from pipeline.journal import JournalLimits
+from pipeline.settings import ExecutorConfig
 from pipeline.worker import Batch, BatchReport, Worker, WorkerTask
 
 _log = logging.getLogger(__name__)
@@ -27,40 +26,6 @@ class RunInterruptedError(GalateaError):
     """The user or the system asked the run to stop; it resumes where it is."""
 
     code = "interrupted"
-
-
-@dataclass(frozen=True)
-class ExecutorOptions:
-    """Where and how stages run."""
-
-    kind: str = "local"
-    """`local`: in this process. `ray`: on a pool of Ray actors."""
-    num_workers: int = 0
-    """Ray actors of a stage; 0 = as many as the cluster's CPUs and GPUs take."""
-    address: str = ""
-    """Of a running Ray cluster (`auto`, `ray://host:10001`); empty = start one on this machine."""
-    num_cpus: int = 0
-    """CPUs of the Ray that is started on this machine; 0 = all."""
-    batches_in_flight: int = 2
-    """Batches that an actor has at most: one to compute and the rest to read ahead."""
-    max_restarts: int = 64
-    """Dead workers of a stage after which the run is given up."""
-    grace_seconds: float = 20.0
-    """How long batches in flight may take to finish after a request to stop."""
-    device: str = "auto"
-    """`auto`, `cpu` or `cuda`."""
-    retry_failed: bool = False
-    """Compute failed and quarantined records again, although nothing that they depend on changed."""
-    journal: JournalLimits = field(default_factory=JournalLimits)
-
-    def __post_init__(self) -> None:
-        if self.kind not in {"local", "ray"}:
-            raise ConfigError(f"executor.kind: expected local or ray, got {self.kind!r}")
-        if self.device not in {"auto", "cpu", "cuda"}:
-            raise ConfigError(f"executor.device: expected auto, cpu or cuda, got {self.device!r}")
-        for name, least in (("num_workers", 0), ("num_cpus", 0), ("batches_in_flight", 1), ("max_restarts", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"executor.{name}: expected at least {least}, got {getattr(self, name)}")
 
 
 class StopSignal:
@@ -124,7 +89,7 @@ class Executor(Protocol):
 class LocalExecutor:
     """Runs in this process: no isolation, no start-up, the same worker code."""
 
-    def __init__(self, options: ExecutorOptions) -> None:
+    def __init__(self, options: ExecutorConfig) -> None:
         self._options = options
 
     def run(self, task: WorkerTask, batches: Sequence[Batch], on_report: OnReport, stop: StopSignal) -> None:
@@ -142,13 +107,14 @@ class LocalExecutor:
             worker.close()
 
 
-def build_executor(options: ExecutorOptions) -> Executor:
+def build_executor(options: ExecutorConfig) -> Executor:
     """The executor that the options name. Ray is imported only where it is used: that takes seconds."""
     if options.kind == "local":
         return LocalExecutor(options)
     from pipeline.ray_pool import RayExecutor
 
-    return RayExecutor(options)
+    executor: Executor = RayExecutor(options)
+    return executor
 
 
 def worker_name(kind: str) -> str:
@@ -163,8 +129,8 @@ def choose_device(device: str, is_gpu_granted: bool) -> torch.device:
         ConfigError: cuda was asked for and is not there.
     """
     has_cuda = torch.cuda.is_available()
-    if device == "cuda" and not has_cuda:
-        raise ConfigError("executor.device: cuda was asked for, but torch sees no CUDA device here")
+    if device.startswith("cuda") and not has_cuda:
+        raise ConfigError(f"executor.device: {device} was asked for, but torch sees no CUDA device here")
     if device == "auto":
         device = "cuda" if has_cuda and is_gpu_granted else "cpu"
     return torch.device(device)

@@ -1,8 +1,8 @@
 """Manifests: the rows of a stage as Parquet, with a schema that follows from the stage's declared columns.
 
 A TENSOR is a list of float32 whose shape is in the field's metadata and checked when it is written (-1: any length
-of the first axis); BYTES are binary; a FILE is its path relative to the run folder. Every schema carries the version of this
-layout, so that a newer one is refused with a clear message instead of being misread.
+of the first axis); BYTES are binary; a FILE is its path relative to the run folder. Every schema carries the
+version of this layout, so that a newer one is refused with a clear message instead of being misread.
 """
 
 from __future__ import annotations
@@ -216,4 +216,5 @@ def _column(field: pa.Field) -> Column:
 
 
 def _metadata(schema: pa.Schema, key: str) -> str:
-    return (schema.metadata or {}).get(key.encode(), b"").decode()
+    metadata: Mapping[bytes, bytes] = schema.metadata or {}
+    return metadata.get(key.encode(), b"").decode()

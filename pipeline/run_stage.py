@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from galatea.errors import ConfigError
 from pipeline.compaction import compact, read_statistics, requests_digest
-from pipeline.executor import ExecutorOptions, StopSignal, build_executor
+from pipeline.executor import StopSignal, build_executor
 from pipeline.fingerprint import row_fingerprint
-from pipeline.journal import read_keys, shard_paths, unfinished
+from pipeline.journal import JournalLimits, read_keys, shard_paths, unfinished
 from pipeline.manifest import DONE, manifest_path
 from pipeline.requests import Request, Requests
+from pipeline.settings import ExecutorConfig
 from pipeline.storage import Store
 from pipeline.worker import Batch, BatchReport, WorkerTask
 from stages.base import Stage
@@ -73,7 +74,7 @@ class StageSummary:
     """Wall clock of this run."""
     model_seconds: float
     """Spent inside the stage by all workers of this run; the rest is orchestration (and start-up)."""
-    statistics: Mapping[str, Any] = field(default_factory=dict)
+    statistics: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def num_done(self) -> int:
@@ -90,7 +91,7 @@ def run_stage(
     stage: Stage,
     requests: Requests,
     run_store: Store,
-    executor_options: ExecutorOptions,
+    executor_options: ExecutorConfig,
     progress: OnProgress | None = None,
     input_options: Mapping[str, Any] | None = None,
 ) -> StageSummary:
@@ -113,14 +114,15 @@ def run_stage(
     """
     begun = time.monotonic()
     options = run_store.options if input_options is None else input_options
-    task = WorkerTask.of(stage, run_store, requests, options, executor_options.journal)
+    limits = JournalLimits(rows=executor_options.shard_rows, seconds=executor_options.shard_seconds)
+    task = WorkerTask.of(stage, run_store, requests, options, limits)
     keys = [(item.source_id, row_fingerprint(task.stage_fingerprint, item.fingerprint)) for item in requests.items]
     _check_unique(stage, keys)
     left, is_compact = _plan(run_store, stage.name, requests.items, keys, executor_options.retry_failed)
     tally = _Tally(stage.name, len(keys), len(keys) - len(left), begun, progress)
     if left:
         _log.info("%s: %d of %d records to compute", stage.name, len(left), len(keys))
-        size = max(1, stage.batch_size)
+        size = executor_options.batch_size or max(1, stage.batch_size)
         batches = [Batch(tuple(left[start : start + size])) for start in range(0, len(left), size)]
         stop = StopSignal()
         with stop.listening():

@@ -38,9 +38,17 @@ class ExecutorConfig:
     device: str = "auto"
     """`auto` (the actor's GPU where it has one, else the CPU), `cpu`, `cuda` or `cuda:N`."""
     shard_rows: int = 256
-    """A journal shard is published after this many rows ..."""
-    shard_seconds: float = 15.0
-    """... or this many seconds, whichever comes first: what a kill can lose."""
+    """Every finished batch is published at once; a journal shard is full after this many rows ..."""
+    shard_seconds: float = 30.0
+    """... or this many seconds, whichever comes first, and a new one is begun."""
+    num_cpus: int = 0
+    """CPUs of the Ray that is started on this machine; 0 = all."""
+    max_restarts: int = 64
+    """Dead actors of a stage after which the run is given up."""
+    grace_seconds: float = 20.0
+    """How long batches in flight may take to finish after Ctrl-C or SIGTERM; a second Ctrl-C ends at once."""
+    retry_failed: bool = False
+    """Compute failed and quarantined records again, although nothing that they depend on has changed."""
 
     def __post_init__(self) -> None:
         _require(self.kind in EXECUTORS, "executor.kind", " or ".join(EXECUTORS), self.kind)
@@ -49,6 +57,9 @@ class ExecutorConfig:
         _require(self.batch_size >= 0, "executor.batch_size", "0 (the stage's own) or more", self.batch_size)
         _require(self.shard_rows >= 1, "executor.shard_rows", "1 or more", self.shard_rows)
         _require(self.shard_seconds > 0, "executor.shard_seconds", "more than 0 seconds", self.shard_seconds)
+        _require(self.num_cpus >= 0, "executor.num_cpus", "0 (all) or more", self.num_cpus)
+        _require(self.max_restarts >= 0, "executor.max_restarts", "0 or more", self.max_restarts)
+        _require(self.grace_seconds >= 0, "executor.grace_seconds", "0 or more seconds", self.grace_seconds)
         is_device = self.device in ("auto", "cpu", "cuda") or self.device.removeprefix("cuda:").isdigit()
         _require(is_device, "executor.device", "auto, cpu, cuda or cuda:N", self.device)
 

@@ -138,7 +138,7 @@ class Store:
         return self._attempt("look up", path, lambda fs, full: bool(fs.isfile(full)))
 
     def files(self, path: str = "") -> list[Entry]:
-        """All files below a folder, sorted by path; hidden and temporary files are left out. A missing folder is empty."""
+        """All files below a folder, sorted by path, without hidden and temporary ones; [] where there is no folder."""
         return [entry for entry in self._files(path) if not _is_hidden(entry.path)]
 
     def delete(self, path: str) -> None:
