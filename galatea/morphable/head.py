@@ -98,8 +98,8 @@ class HeadModel:
     """A linear head in EG3D's space: y up, facing +z, 1 metre of the average head = 2.7 units.
 
     `part` holds indices into `part_names`. `uv` is our atlas, `source_uv` MakeHuman's layout (for its skins), both with
-    v upwards. Vertices beyond the triangles' carry helper geometry of the base mesh (lashes, hair shell) that assets are
-    fitted to; `base_index` are the vertices' numbers in MakeHuman's base mesh hm08.
+    v upwards. Vertices beyond the triangles' carry helper geometry of the base mesh (lashes, hair shell) that assets
+    are fitted to; `base_index` are the vertices' numbers in MakeHuman's base mesh hm08.
     """
 
     mean: Float[Tensor, "v 3"]
