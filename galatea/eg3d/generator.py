@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from galatea.eg3d.mapping import MappingNetwork
 from galatea.eg3d.modulation import NoiseMode
+from galatea.eg3d.provenance import GeneratorFacts
 from galatea.eg3d.rays import camera_rays, validate_label
 from galatea.eg3d.renderer import RenderingOptions, VolumeRenderer
 from galatea.eg3d.superresolution import SuperResolution, named_spec
@@ -133,12 +134,14 @@ class TriPlaneGenerator(nn.Module):
     The state dict has the names of EG3D's own checkpoints.
     """
 
-    is_anchored = False
+    is_anchored: ClassVar[bool] = False
+    config_class: ClassVar[type] = GeneratorConfig
     dataset_label_std: Tensor
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         self.config = config
+        self.facts = GeneratorFacts(name="unsaved", kind="plain")
         self.z_dim, self.c_dim, self.w_dim = config.z_dim, config.c_dim, config.w_dim
         self.backbone = PlaneBackbone(config)
         self.decoder = OSGDecoder(config.plane_channels, 32, config.decoder_lr_multiplier)
@@ -177,6 +180,10 @@ class TriPlaneGenerator(nn.Module):
     def residual_shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Additive maps per identity: none for a plain generator."""
         return NO_RESIDUALS
+
+    def describe(self) -> GeneratorFacts:
+        """Return provenance and licence of the weights."""
+        return self.facts
 
     def mapping(
         self,

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from galatea.eg3d.rays import Rays
-from galatea.eg3d.triplane import RELEASED_PLANE_AXES, DecodedPoints, Decoder, sample_planes
+from galatea.eg3d.triplane import RELEASED_PLANE_AXES, DecodedPoints, Decoder, PlaneTable, plane_projection
 from galatea.errors import ConfigError
 
 DENSITY_SHIFT = 1.0
@@ -145,11 +145,13 @@ class VolumeRenderer(nn.Module):
     """
 
     plane_axes: Tensor
+    projection: Tensor
 
     def __init__(self, plane_axes: Float[Tensor, "3 3 3"] | None = None) -> None:
         super().__init__()
         axes = torch.tensor(RELEASED_PLANE_AXES) if plane_axes is None else plane_axes
         self.register_buffer("plane_axes", axes, persistent=False)
+        self.register_buffer("projection", plane_projection(axes), persistent=False)
 
     def forward(
         self,
@@ -168,8 +170,9 @@ class VolumeRenderer(nn.Module):
             options: sampling.
             generator: None samples deterministically (stratum middles, even quantiles); a generator jitters.
         """
+        table = PlaneTable.from_planes(planes)
         chunks = [
-            self._render_chunk(planes, decoder, Rays(origins, directions), options, generator)
+            self._render_chunk(table, decoder, Rays(origins, directions), options, generator)
             for origins, directions in zip(
                 torch.split(rays.origins, options.max_rays_per_chunk, dim=1),
                 torch.split(rays.directions, options.max_rays_per_chunk, dim=1),
@@ -191,12 +194,12 @@ class VolumeRenderer(nn.Module):
         box_warp: float,
     ) -> DecodedPoints:
         """Decode the planes at world points."""
-        features = sample_planes(planes, points, self.plane_axes, box_warp).mean(dim=1)
+        features = PlaneTable.from_planes(planes).sample(points, self.projection, box_warp)
         return decoder(features, points, directions)
 
     def _sample(
         self,
-        planes: Tensor,
+        table: PlaneTable,
         decoder: Decoder,
         rays: Rays,
         depths: Float[Tensor, "batch_or_1 rays_or_1 samples"],
@@ -207,25 +210,30 @@ class VolumeRenderer(nn.Module):
         num_samples = depths.shape[-1]
         points = (rays.origins[..., None, :] + depths[..., None] * rays.directions[..., None, :]).flatten(1, 2)
         directions = rays.directions[..., None, :].expand(-1, -1, num_samples, -1).reshape(points.shape)
-        decoded = self.query(planes, decoder, points, directions, box_warp)
+        decoded = decoder(table.sample(points, self.projection, box_warp), points, directions)
         return (
             decoded.features.reshape(batch, num_rays, num_samples, -1),
             decoded.density.reshape(batch, num_rays, num_samples),
         )
 
     def _render_chunk(
-        self, planes: Tensor, decoder: Decoder, rays: Rays, options: RenderingOptions, generator: torch.Generator | None
+        self,
+        table: PlaneTable,
+        decoder: Decoder,
+        rays: Rays,
+        options: RenderingOptions,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return features, weighted depth sum, alpha, nearest and farthest sample of some rays."""
         coarse = coarse_depths(options, rays.origins, generator)
-        features, density = self._sample(planes, decoder, rays, coarse, options.box_warp)
+        features, density = self._sample(table, decoder, rays, coarse, options.box_warp)
         depths = coarse.expand_as(density)
         parts, order = [features], None
         if options.depth_resolution_importance > 0:
             with torch.no_grad():
                 weights = ray_weights(density, depths)
                 fine = importance_depths(depths, weights, options.depth_resolution_importance, generator)
-            fine_features, fine_density = self._sample(planes, decoder, rays, fine, options.box_warp)
+            fine_features, fine_density = self._sample(table, decoder, rays, fine, options.box_warp)
             parts.append(fine_features)
             depths, order = torch.sort(torch.cat([depths, fine], dim=-1), dim=-1)
             density = torch.cat([density, fine_density], dim=-1).gather(-1, order)
