@@ -1,0 +1,1 @@
+"""Faces in photos: detection, landmarks, person matte, identity embedding, portrait alignment."""
