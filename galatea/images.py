@@ -18,7 +18,7 @@ from torch import Tensor
 
 from galatea.errors import InputError
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 """What is decoded. Formats that can run programs or read other files (EPS, PDF) are not even tried."""
 
 MAX_PIXELS = 120_000_000
@@ -30,8 +30,9 @@ _WHITE = (255, 255, 255, 255)
 def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "height width 3"]:
     """Decode a photo to upright 8-bit sRGB.
 
-    EXIF orientation and embedded colour profiles are applied, transparency is laid over white, 16-bit and floating point are
-    scaled to 8 bits, of an animation the first frame is taken. The size is checked in the header, before memory is spent.
+    EXIF orientation and embedded colour profiles are applied, transparency is laid over white, 16-bit and floating
+    point are scaled to 8 bits, of an animation the first frame is taken. The size is checked in the header, before
+    memory is spent.
 
     Raises:
         InputError: empty, not a photo, damaged, or larger than `max_pixels`.
@@ -51,7 +52,9 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray,
             "Convert the file or leave it out."
         ) from error
     except Image.DecompressionBombError as error:
-        raise InputError(f"The photo is too large: expected at most {max_pixels} pixels ({error}). Downscale it first.") from error
+        raise InputError(
+            f"The photo is too large: expected at most {max_pixels} pixels ({error}). Downscale it first."
+        ) from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError, ZeroDivisionError) as error:
         # Pillow's decoders report damage with all of these.
         raise InputError(
@@ -126,9 +129,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     return image.convert("RGB")
 
 
-def encode_webp(
-    image: UInt8[np.ndarray, "height width 3"], quality: int = 90, is_lossless: bool = True
-) -> bytes:
+def encode_webp(image: UInt8[np.ndarray, "height width 3"], quality: int = 90, is_lossless: bool = True) -> bytes:
     """Encode RGB as WebP; lossless for crops, `is_lossless=False` with a quality for previews."""
     buffer = io.BytesIO()
     # For lossless, quality and method only trade time for size.

