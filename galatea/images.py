@@ -45,7 +45,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray,
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image, max_pixels)
                 image.load()
-                return np.ascontiguousarray(_upright_rgb(image))
+                return _upright_rgb(image)
     except UnidentifiedImageError as error:
         raise InputError(
             f"Not a photo: expected one of {', '.join(FORMATS)}, got {len(data)} bytes that begin with {data[:12]!r}. "
@@ -76,7 +76,8 @@ def _upright_rgb(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
     profile = image.info.get("icc_profile")
     orientation = _orientation(image)
     flat = _to_srgb(_over_white(_to_eight_bits(image)), profile)
-    return np.asarray(flat if orientation is None else flat.transpose(orientation))
+    # A copy: Pillow's own memory is read-only.
+    return np.array(flat if orientation is None else flat.transpose(orientation))
 
 
 def _orientation(image: Image.Image) -> Image.Transpose | None:

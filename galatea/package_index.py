@@ -164,7 +164,7 @@ def _find_url(place: str, archive: Archive, config: IndexConfig) -> str | None:
     for link in links:
         url = urllib.parse.urljoin(base, link)
         if urllib.parse.unquote(urllib.parse.urlparse(url).path).rsplit("/", 1)[-1] == archive.file_name:
-            return urllib.parse.urldefrag(url).url
+            return str(urllib.parse.urldefrag(url).url)
     return None
 
 

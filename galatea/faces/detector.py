@@ -2,8 +2,8 @@
 
 The full-range network is fully convolutional and reads faces of about 14 to 150 pixels, upright or turned by up to 45
 degrees; run over whole images of a small pyramid it needs neither tiles nor rotated passes.
-Bazarevsky et al. 2019, "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs"; the merging of overlapping boxes
-by their score-weighted mean is section 4.2.
+Bazarevsky et al. 2019, "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs"; the merging of overlapping
+boxes by their score-weighted mean is section 4.2.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Detection:
     `keypoints` are image-left eye, image-right eye, nose tip, mouth centre, image-left ear, image-right ear.
     """
 
-    box: Float[np.ndarray, "4"]
+    box: Float[np.ndarray, " 4"]
     score: float
     keypoints: Float[np.ndarray, "6 2"]
 

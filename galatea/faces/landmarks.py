@@ -1,9 +1,9 @@
 """478 face landmarks of portrait crops, differentiable: MediaPipe's FaceMesh, then its iris model on both eyes.
 
 Kartynnik et al. 2019, "Real-time Facial Surface Geometry from Monocular Video on Mobile GPUs" (468 mesh points);
-Ablavatski et al. 2020, "Real-time Pupil Tracking from Monocular Video" (eyelid contours, 5 points an iris).
-Points are in MediaPipe's order: 0..467 mesh, 468..472 iris of the image-left eye, 473..477 of the image-right eye; an iris is
-centre, then four points on its rim.
+Ablavatski et al. 2020, "Real-time Pupil Tracking from Monocular Video" (eyelid contours, 5 points an iris). Points
+are in MediaPipe's order: 0..467 mesh, 468..472 iris of the image-left eye, 473..477 of the image-right eye; an iris
+is centre, then four points on its rim.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ EYES = ((33, 133), (263, 362))
 """Outer and inner corner of the image-left and the image-right eye."""
 # fmt: off
 EYE_POINTS = (
-    (33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173, 130, 25, 110, 24, 23, 22, 26, 112, 243, 247,
-     30, 29, 27, 28, 56, 190, 226, 31, 228, 229, 230, 231, 232, 233, 244, 113, 225, 224, 223, 222, 221, 189, 35, 124, 46, 53,
-     52, 65, 143, 111, 117, 118, 119, 120, 121, 128, 245, 156, 70, 63, 105, 66, 107, 55, 193),
-    (263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398, 359, 255, 339, 254, 253, 252, 256, 341,
-     463, 467, 260, 259, 257, 258, 286, 414, 446, 261, 448, 449, 450, 451, 452, 453, 464, 342, 445, 444, 443, 442, 441, 413,
-     265, 353, 276, 283, 282, 295, 372, 340, 346, 347, 348, 349, 350, 357, 465, 383, 300, 293, 334, 296, 336, 285, 417),
+    (33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173, 130, 25, 110, 24, 23, 22, 26, 112,
+    243, 247,
+     30, 29, 27, 28, 56, 190, 226, 31, 228, 229, 230, 231, 232, 233, 244, 113, 225, 224, 223, 222, 221, 189, 35, 124,
+     46, 53, 52, 65, 143, 111, 117, 118, 119, 120, 121, 128, 245, 156, 70, 63, 105, 66, 107, 55, 193),
+    (263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398, 359, 255, 339, 254, 253, 252,
+    256, 341,
+     463, 467, 260, 259, 257, 258, 286, 414, 446, 261, 448, 449, 450, 451, 452, 453, 464, 342, 445, 444, 443, 442,
+     441, 413, 265, 353, 276, 283, 282, 295, 372, 340, 346, 347, 348, 349, 350, 357, 465, 383, 300, 293, 334, 296,
+     336, 285, 417),
 )
 """Mesh points that the iris model sees too, in its order: contour, three halos, brow (the model's 71 eye points)."""
 # fmt: on
@@ -123,8 +126,13 @@ class FaceLandmarker(nn.Module):
             )
         patches = regions.cut(crops.repeat_interleave(2, 0), EYE_SIZE) * 0.5 + 0.5
         contours, irises = self.iris(patches)
-        contours = regions.to_image(contours.reshape(-1, 71, 3)[..., :2] / EYE_SIZE).unflatten(0, (-1, 2))
-        irises = regions.to_image(irises.reshape(-1, 5, 3)[..., :2] / EYE_SIZE).unflatten(0, (-1, 2))
+        contours = _by_face(regions.to_image(contours.reshape(-1, 71, 3)[..., :2] / EYE_SIZE))
+        irises = _by_face(regions.to_image(irises.reshape(-1, 5, 3)[..., :2] / EYE_SIZE))
         index = torch.tensor(EYE_POINTS, device=points.device).flatten()
-        refined = points.index_copy(1, index, contours.flatten(1, 2))
-        return torch.cat([refined, irises.flatten(1, 2)], 1)
+        refined = points.index_copy(1, index, contours)
+        return torch.cat([refined, irises], 1)
+
+
+def _by_face(points: Float[Tensor, "eyes points 2"]) -> Float[Tensor, "batch points_of_both 2"]:
+    """Join the points of each face's two eyes."""
+    return points.reshape(len(points) // 2, -1, 2)

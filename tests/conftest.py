@@ -1,0 +1,35 @@
+"""Fixtures for every test: weights of the open pack, sample photos."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage import data
+
+from galatea import weights as weight_files
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Folder with sample photos and reference numbers: $GALATEA_SHARED, or `shared` beside the checkout."""
+    folder = Path(os.environ.get("GALATEA_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "photos").is_dir():
+        pytest.skip(f"no sample photos in {folder}; set GALATEA_SHARED to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    """Fetch the open pack once; returns the folder of the weight files."""
+    return weight_files.fetch("open")[0].parent
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> np.ndarray:
+    """Photo of astronaut Eileen Collins (NASA, public domain), 512x512 RGB."""
+    return np.ascontiguousarray(data.astronaut()[..., :3])
