@@ -11,23 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from galatea.faces import alignment
 from galatea.morphable import atlas
 from galatea.morphable.anny_source import AnnySource
 from galatea.morphable.sampling import PHENOTYPES, sample_people
 
 UNITS_PER_METRE = 2.7
 """EG3D's head space: one metre of the average head."""
-STANDARD_POINTS = np.array(
-    [
-        [-0.3114, 0.0904, 0.1338],
-        [0.3114, 0.0904, 0.1338],
-        [0.0, -0.2462, 0.5524],
-        [-0.2517, -0.5813, 0.2240],
-        [0.2517, -0.5813, 0.2240],
-    ]
-) * 0.27 + np.array([0.0, 0.006, 0.161])
-"""Eyes, nose tip and mouth corners of the head that EG3D aligns photos to, in its space (Deep3DFaceRecon's standard
-landmarks in decimetres, scaled and shifted as EG3D's preprocessing does)."""
+STANDARD_POINTS = 0.27 * alignment.STANDARD_POINTS + np.array([0.0, 0.006, 0.161])
+"""Eyes, nose tip and mouth corners of the head that EG3D aligns photos to, in its space (scaled and shifted as EG3D's
+preprocessing does)."""
 NUM_PEOPLE = 2000
 PEOPLE_SEED = 20221
 NUM_IDENTITY = 100

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-HEAD_VERSION = 1
+HEAD_VERSION = 2
 """Raise when baking changes: checkpoints trained on one version's identity space do not fit another's."""
 logger = logging.getLogger(__name__)
 
