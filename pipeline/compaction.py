@@ -8,7 +8,7 @@ requests, the stage is finished.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from galatea.errors import StorageError
 from pipeline.fingerprint import digest
-from pipeline.journal import journal_path, read_keys, shard_paths
+from pipeline.journal import read_keys, shard_paths
 from pipeline.manifest import (
     BOOKKEEPING,
     DONE,
@@ -70,8 +70,28 @@ def compact(run: Store, stage: str, schema: pa.Schema, keys: Sequence[tuple[str,
     shards = shard_paths(run, stage)
     old = [manifest_path(stage)] if run.exists(manifest_path(stage)) else []
     chosen = _choose([(path, read_keys(run, path)) for path in (*old, *shards)], keys)
-    write_table(run, manifest_path(stage), _ordered_tables(RowReader(run), chosen, keys, schema), schema)
-    statistics = _summarise(run, stage, schema) | {"requests": requests_digest(keys)}
+    tables = _ordered_tables(RowReader(run), chosen, keys, schema)
+    return publish_manifest(run, stage, schema, tables, requests_digest(keys), shards)
+
+
+def publish_manifest(
+    run: Store, stage: str, schema: pa.Schema, tables: Iterable[pa.Table], requests: str, shards: Sequence[str]
+) -> dict[str, Any]:
+    """Write manifest, then statistics, then remove the journal shards that went in and files without a row.
+
+    Args:
+        run: the run folder.
+        stage: name of the stage.
+        schema: of its manifest.
+        tables: the rows.
+        requests: digest of what the manifest stands for.
+        shards: journal shards that are not needed any more.
+
+    Returns:
+        The statistics.
+    """
+    write_table(run, manifest_path(stage), tables, schema)
+    statistics = _summarise(run, stage, schema) | {"requests": requests}
     run.write(statistics_path(stage), json.dumps(statistics, indent=2, sort_keys=True).encode())
     for path in shards:
         run.delete(path)
@@ -160,8 +180,3 @@ def _delete_orphans(run: Store, stage: str, schema: pa.Schema) -> None:
     for entry in run.files(f"{stage}/files"):
         if entry.path not in used:
             run.delete(entry.path)
-
-
-def journal_is_empty(run: Store, stage: str) -> bool:
-    """Whether no shard waits to be compacted."""
-    return not run.files(journal_path(stage))

@@ -119,7 +119,7 @@ def run_stage(
     keys = [(item.source_id, row_fingerprint(task.stage_fingerprint, item.fingerprint)) for item in requests.items]
     _check_unique(stage, keys)
     left, is_compact = _plan(run_store, stage.name, requests.items, keys, executor_options.retry_failed)
-    tally = _Tally(stage.name, len(keys), len(keys) - len(left), begun, progress)
+    tally = Tally(stage.name, len(keys), len(keys) - len(left), begun, progress)
     if left:
         _log.info("%s: %d of %d records to compute", stage.name, len(left), len(keys))
         size = executor_options.batch_size or max(1, stage.batch_size)
@@ -170,7 +170,7 @@ def _check_unique(stage: Stage, keys: Sequence[tuple[str, str]]) -> None:
         seen.add(source_id)
 
 
-class _Tally:
+class Tally:
     """Counts reports and tells them on."""
 
     def __init__(self, stage: str, total: int, reused: int, begun: float, progress: OnProgress | None) -> None:

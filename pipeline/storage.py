@@ -137,6 +137,27 @@ class Store:
         """Whether a file is there."""
         return self._attempt("look up", path, lambda fs, full: bool(fs.isfile(full)))
 
+    def kind_of(self, path: str) -> str:
+        """`file`, `folder`, or an empty string where there is neither."""
+
+        def call(fs: AbstractFileSystem, full: str) -> str:
+            return "file" if fs.isfile(full) else "folder" if fs.isdir(full) else ""
+
+        return self._attempt("look up", path, call)
+
+    def entry(self, path: str) -> Entry:
+        """Size and stamp of a file.
+
+        Raises:
+            MissingFileError: there is no such file.
+        """
+
+        def call(fs: AbstractFileSystem, full: str) -> Entry:
+            info = fs.info(full)
+            return Entry(path, int(info.get("size") or 0), stamp_of(info))
+
+        return self._attempt("look up", path, call)
+
     def files(self, path: str = "") -> list[Entry]:
         """All files below a folder, sorted by path, without hidden and temporary ones; [] where there is no folder."""
         return [entry for entry in self._files(path) if not _is_hidden(entry.path)]
@@ -183,7 +204,7 @@ class Store:
         _, root = self._resolve("")
         prefix = root.rstrip("/") + "/"
         entries = [
-            Entry(name.removeprefix(prefix), int(info.get("size") or 0), _stamp(info)) for name, info in found.items()
+            Entry(name.removeprefix(prefix), int(info.get("size") or 0), stamp_of(info)) for name, info in found.items()
         ]
         return sorted(entries, key=lambda entry: entry.path)
 
@@ -221,8 +242,7 @@ def resolve(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, s
     Raises:
         StorageError: the scheme is unknown, its package is missing or its options are wrong.
     """
-    scheme = url.split("://", 1)[0] if "://" in url else "file"
-    arguments = {} if scheme in _LOCAL else {"use_listings_cache": False, **options}
+    arguments = {} if is_local(url) else {"use_listings_cache": False, **options}
     try:
         fs, path = fsspec.core.url_to_fs(url, **arguments)
     except (ValueError, ImportError, TypeError) as error:
@@ -230,6 +250,11 @@ def resolve(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, s
             f"cannot open {url}: {error}. Expected a local path or a URL such as s3://bucket/folder"
         ) from error
     return fs, path
+
+
+def is_local(url: str) -> bool:
+    """Whether a URL is a path on this machine."""
+    return "://" not in url or url.split("://", 1)[0] in _LOCAL
 
 
 def _protocol(fs: AbstractFileSystem) -> str:
@@ -313,7 +338,8 @@ def _is_hidden(path: str) -> bool:
     return any(part.startswith(".") for part in path.split("/"))
 
 
-def _stamp(info: Mapping[str, Any]) -> str:
+def stamp_of(info: Mapping[str, Any]) -> str:
+    """What changes when the content of a file may have changed, from fsspec's description of it."""
     tag = info.get("ETag") or info.get("etag")
     changed = info.get("mtime") or info.get("LastModified") or info.get("created") or ""
     return str(tag).strip('"') if tag else f"{changed}-{info.get('size')}"

@@ -1,0 +1,234 @@
+"""Ingest: from what the user named to one row for each photo, and one for each file that is not a usable photo.
+
+The identity of a photo is the hash of its bytes. Files that were looked at before are told by their stamp (ETag, or
+time and size) and not read again; copies of a photo are one row, whichever name they have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image, UnidentifiedImageError
+
+from galatea.errors import GalateaError, InputError
+from pipeline.compaction import publish_manifest, read_statistics, requests_digest
+from pipeline.executor import StopSignal, worker_name
+from pipeline.fingerprint import code_hash, digest
+from pipeline.inputs import FoundFile, find_photos
+from pipeline.journal import JournalLimits, JournalWriter, shard_paths
+from pipeline.manifest import DONE, REJECTED, build_schema, manifest_path, read_table, to_rows, to_table
+from pipeline.run_stage import OnProgress, StageSummary, Tally
+from pipeline.settings import StorageConfig
+from pipeline.storage import AccessError, MissingFileError, Store
+from pipeline.worker import BatchReport
+from stages.base import Column, Kind
+
+STAGE = "ingest"
+COLUMNS = (
+    Column("photo_id", Kind.STRING, "first 16 hex digits of the SHA-256 of the bytes"),
+    Column("uri", Kind.STRING, "where the photo is (the first of its copies)"),
+    Column("file_name", Kind.STRING, "last part of the URI"),
+    Column("width", Kind.INT, "pixels, as people see the photo (EXIF orientation applied)"),
+    Column("height", Kind.INT, "pixels, as people see the photo (EXIF orientation applied)"),
+    Column("num_bytes", Kind.INT, "of the file"),
+    Column("format", Kind.STRING, "of the file: JPEG, PNG, ..."),
+    Column("num_copies", Kind.INT, "files with these very bytes"),
+    Column("copies", Kind.STRING, "JSON list of the URI and stamp of each of them"),
+)
+SCHEMA = build_schema(STAGE, "photo_id", COLUMNS)
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+_BATCH = 32
+_NUM_THREADS = 16
+_TURNED_ORIENTATIONS = {5, 6, 7, 8}
+
+
+class EmptyFileError(InputError):
+    """The file has no bytes."""
+
+    code = "empty_file"
+
+
+class NotAnImageError(InputError):
+    """The bytes are not those of an image that is read here."""
+
+    code = "not_an_image"
+
+
+class TooLargeError(InputError):
+    """More bytes or pixels than is allowed."""
+
+    code = "too_large"
+
+
+def ingest(
+    inputs: Sequence[str], run: Store, config: StorageConfig, progress: OnProgress | None = None
+) -> StageSummary:
+    """Bring the ingest manifest in line with the inputs.
+
+    Args:
+        inputs: folders, globs, bucket prefixes, files, or CSV/Parquet lists of URIs.
+        run: the run folder.
+        config: limits and storage options.
+        progress: called in this thread after every few files.
+
+    Returns:
+        Counts and times; `status` tells done from rejected.
+
+    Raises:
+        ConfigError: an input does not exist, or there is no photo at all.
+        StorageError: the run folder cannot be written.
+    """
+    begun = time.monotonic()
+    way = digest(code_hash(__name__), str(config.max_photo_bytes), str(config.max_photo_pixels))
+    stop = StopSignal()
+    with stop.listening(), ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="ingest") as pool:
+        files = list(pool.map(lambda file: _stamped(file, config), find_photos(inputs, config.options)))
+        keys = [(file.uri, digest(way, file.stamp)) for file in files]
+        requested = requests_digest(keys)
+        shards = shard_paths(run, STAGE)
+        statistics = read_statistics(run, STAGE)
+        is_current = not shards and statistics.get("requests") == requested
+        known = {} if is_current else _known_rows(run, shards)
+        left = [] if is_current else [pair for pair in zip(files, keys, strict=True) if pair[1] not in known]
+        tally = Tally(STAGE, len(files), len(files) - len(left), begun, progress)
+        for row, key in _examined(pool, left, config, stop, run, tally):
+            known[key] = row
+    if not is_current:
+        rows = _merged([known[key] for key in keys])
+        statistics = publish_manifest(run, STAGE, SCHEMA, [to_table(rows, SCHEMA)], requested, shard_paths(run, STAGE))
+    return tally.summary(way, statistics)
+
+
+def examine(file: FoundFile, config: StorageConfig) -> dict[str, Any]:
+    """Read a file and describe it as a row; a file that is not a usable photo is a row that says why."""
+    row: dict[str, Any] = {
+        "uri": file.uri,
+        "file_name": file.uri.rpartition("/")[2],
+        "num_bytes": file.num_bytes,
+        "num_copies": 1,
+        "source_id": file.uri,
+        "code_version": code_hash(__name__),
+        "models": "[]",
+    }
+    begun = time.perf_counter()
+    try:
+        row |= _described(file, config)
+    except (InputError, MissingFileError, AccessError) as error:
+        row |= _rejection(file, error)
+    return row | {"run_seconds": time.perf_counter() - begun}
+
+
+def _described(file: FoundFile, config: StorageConfig) -> dict[str, Any]:
+    if file.num_bytes is not None and file.num_bytes > config.max_photo_bytes:
+        raise TooLargeError(
+            f"{file.uri} has {file.num_bytes} bytes, expected at most {config.max_photo_bytes} "
+            "(storage.max_photo_bytes)"
+        )
+    data = Store(file.uri, config.options).read("")
+    if not data:
+        raise EmptyFileError(f"{file.uri} is empty (0 bytes): copy it again, or leave it out")
+    header = read_header(data, file.uri, config.max_photo_pixels)
+    photo_id = hashlib.sha256(data).hexdigest()[:16]
+    facts = {"status": DONE, "error_code": "", "error_message": "", "fingerprint": digest(STAGE, photo_id)}
+    return {"photo_id": photo_id, "num_bytes": len(data), **header, **facts}
+
+
+def _rejection(file: FoundFile, error: GalateaError) -> dict[str, Any]:
+    fingerprint = digest(STAGE, file.uri, error.code)
+    return {"status": REJECTED, "error_code": error.code, "error_message": str(error), "fingerprint": fingerprint}
+
+
+def read_header(data: bytes, uri: str, max_pixels: int) -> dict[str, Any]:
+    """Width, height and format of an image from its header; pixels are not decoded.
+
+    Raises:
+        NotAnImageError: it is not an image of a known format, or its header is damaged.
+        TooLargeError: it has more pixels than allowed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                (width, height), name = image.size, image.format
+                is_turned = image.getexif().get(0x0112, 1) in _TURNED_ORIENTATIONS
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"{uri} is too large: {error}; expected at most {max_pixels} pixels") from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
+        raise NotAnImageError(
+            f"{uri} is not an image ({error}): expected {', '.join(_FORMATS)}, got bytes that begin with {data[:12]!r}"
+        ) from error
+    if width * height > max_pixels:
+        raise TooLargeError(
+            f"{uri} has {width}x{height} pixels, expected at most {max_pixels} (storage.max_photo_pixels)"
+        )
+    return {"width": height if is_turned else width, "height": width if is_turned else height, "format": name}
+
+
+def _stamped(file: FoundFile, config: StorageConfig) -> FoundFile:
+    """Size and stamp of a file that was only named; one that cannot be looked up is told so when it is read."""
+    if file.stamp:
+        return file
+    try:
+        entry = Store(file.uri, config.options).entry("")
+    except (MissingFileError, AccessError) as error:
+        return FoundFile(file.uri, None, error.code)
+    return FoundFile(file.uri, entry.num_bytes, entry.stamp)
+
+
+def _examined(
+    pool: ThreadPoolExecutor,
+    left: Sequence[tuple[FoundFile, tuple[str, str]]],
+    config: StorageConfig,
+    stop: StopSignal,
+    run: Store,
+    tally: Tally,
+) -> Iterator[tuple[dict[str, Any], tuple[str, str]]]:
+    """Rows of files that were not looked at before, published batch by batch; the next batch is read meanwhile."""
+    journal = JournalWriter(run, STAGE, worker_name("ingest"), SCHEMA, JournalLimits())
+    batches = [left[start : start + _BATCH] for start in range(0, len(left), _BATCH)]
+    work: Callable[[tuple[FoundFile, tuple[str, str]]], dict[str, Any]] = lambda pair: examine(pair[0], config)  # noqa: E731
+    following = [pool.submit(work, pair) for pair in batches[0]] if batches else []
+    for number, batch in enumerate(batches):
+        stop.check()
+        current = following
+        following = [pool.submit(work, pair) for pair in batches[number + 1]] if number + 1 < len(batches) else []
+        rows = [
+            future.result() | {"copies": json.dumps([list(key)])}
+            for future, (_, key) in zip(current, batch, strict=True)
+        ]
+        journal.publish(to_table(rows, SCHEMA))
+        num_done = sum(row["status"] == DONE for row in rows)
+        tally.add(BatchReport(num_done, len(rows) - num_done, sum(row["run_seconds"] for row in rows)))
+        yield from zip(rows, (key for _, key in batch), strict=True)
+
+
+def _known_rows(run: Store, shards: Sequence[str]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rows of files that an earlier run looked at, by (uri, stamp); a row for each copy."""
+    paths = [*([manifest_path(STAGE)] if run.exists(manifest_path(STAGE)) else []), *shards]
+    tables: list[pa.Table] = [read_table(run, path) for path in paths]
+    known = {}
+    for row in (row for table in tables for row in to_rows(table)):
+        for uri, stamp in json.loads(row["copies"]):
+            names = {"uri": uri, "source_id": uri, "file_name": uri.rpartition("/")[2]}
+            known[(uri, stamp)] = row | names | {"num_copies": 1, "copies": json.dumps([[uri, stamp]])}
+    return known
+
+
+def _merged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each photo, at the place and with the name of the first of its copies."""
+    merged: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        identity = row.get("photo_id") or row["uri"]
+        first = merged.setdefault(identity, dict(row))
+        if first["uri"] != row["uri"]:
+            copies = json.loads(first["copies"]) + json.loads(row["copies"])
+            first |= {"num_copies": len(copies), "copies": json.dumps(copies)}
+    return list(merged.values())

@@ -1,0 +1,171 @@
+"""Planning: which records each stage is asked for, given the manifests of the stages before it.
+
+The table `STEPS` is the shape of the pipeline. Everything else follows from the manifests: a row's `source_id` names
+the row that it was made from, so each row has a line of ancestors, and a record may take any column that its stage
+requires from the nearest ancestor that has it. Rows that failed have no descendants; they stay in their manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from galatea.errors import ConfigError
+from pipeline.fingerprint import digest
+from pipeline.manifest import DONE, manifest_path, read_schema, read_table
+from pipeline.requests import Join, Request, Requests
+from pipeline.storage import Store
+from stages.base import Stage
+
+STEPS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "align": (("ingest",),),
+    "invert": (("align",),),
+    "edit": (("invert",),),
+    "drive": (),
+    "animate": (("edit", "drive"),),
+    "evaluate": (("invert",), ("animate",)),
+}
+"""Stage -> what its records are: each row of a stage, or each combination of the rows of several. `evaluate` gets two
+kinds of records, portraits and clips; `drive` gets what the user names."""
+
+PARENT: Mapping[str, tuple[str, ...]] = {
+    "align": ("ingest",),
+    "invert": ("align",),
+    "edit": ("invert",),
+    "animate": ("edit", "drive"),
+}
+"""Stage -> whose rows the `source_id` of its own rows names; joined by a dot where there are several."""
+
+URI_COLUMNS: Mapping[str, str] = {"photo": "uri", "data": "data_uri"}
+"""Columns of bytes that no manifest holds: they are read from the users' own files when they are needed."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A finished row and the rows that it descends from."""
+
+    row_id: str
+    fingerprint: str
+    places: Mapping[str, int]
+    """Stage -> row number in its manifest, the row itself first, then its nearest ancestors."""
+    keys: Mapping[str, str]
+    """Id columns of the row and its ancestors (`photo_id`, `portrait_id`, ...)."""
+
+
+def plan_stage(run: Store, stage: Stage) -> Requests:
+    """What a stage is asked for, from the manifests of the stages before it.
+
+    Args:
+        run: the run folder.
+        stage: any stage of `STEPS` but drive.
+
+    Returns:
+        Requests in the order of the manifests before.
+
+    Raises:
+        ConfigError: the stage requires a column that no stage before it makes, or a stage before it has not run.
+    """
+    lines_by_kind = [_combined_lines(run, stages) for stages in STEPS[stage.name]]
+    columns = {name: set(read_schema(run, manifest_path(name)).names) for name in _ancestors(stage.name)}
+    return _requests(stage, lines_by_kind, columns)
+
+
+def finished_lines(run: Store, stage: str) -> list[Line]:
+    """The rows of a stage that are done, with their ancestors; rows whose ancestors are gone are left out."""
+    parents = PARENT.get(stage)
+    ancestors = {line.row_id: line for line in _combined_lines(run, parents)} if parents else None
+    lines = []
+    for number, row_id, source_id, fingerprint, id_column in _done_rows(run, stage):
+        if ancestors is None:
+            lines.append(Line(row_id, fingerprint, {stage: number}, {id_column: row_id}))
+        elif source_id in ancestors:
+            above = ancestors[source_id]
+            places = {stage: number, **above.places}
+            lines.append(Line(row_id, fingerprint, places, {**above.keys, id_column: row_id}))
+    return lines
+
+
+def _combined_lines(run: Store, stages: Sequence[str]) -> list[Line]:
+    """Each row of the first stage with each row of the next, and so on."""
+    combined = finished_lines(run, stages[0])
+    for stage in stages[1:]:
+        others = finished_lines(run, stage)
+        combined = [_combine(line, other) for line in combined for other in others]
+    return combined
+
+
+def _combine(line: Line, other: Line) -> Line:
+    return Line(
+        row_id=f"{line.row_id}.{other.row_id}",
+        fingerprint=digest(line.fingerprint, other.fingerprint),
+        places={**line.places, **other.places},
+        keys={**line.keys, **other.keys},
+    )
+
+
+def _done_rows(run: Store, stage: str) -> Iterator[tuple[int, str, str, str, str]]:
+    path = manifest_path(stage)
+    if not run.exists(path):
+        raise ConfigError(f"stage {stage} has not finished in {run.url}: run it first")
+    id_column = (read_schema(run, path).metadata or {})[b"galatea.id_column"].decode()
+    table = read_table(run, path, [id_column, "source_id", "fingerprint", "status"])
+    names = (id_column, "source_id", "fingerprint", "status")
+    columns = (table.column(name).to_pylist() for name in names)
+    for number, (row_id, source_id, fingerprint, status) in enumerate(zip(*columns, strict=True)):
+        if status == DONE:
+            yield number, row_id, source_id, fingerprint, id_column
+
+
+def _ancestors(stage: str) -> list[str]:
+    found: list[str] = []
+    queue = [name for stages in STEPS.get(stage, ()) for name in stages]
+    while queue:
+        name = queue.pop(0)
+        if name not in found:
+            found.append(name)
+            queue += PARENT.get(name, ())
+    return found
+
+
+def _requests(stage: Stage, lines_by_kind: Sequence[Sequence[Line]], columns: Mapping[str, set[str]]) -> Requests:
+    """Requests for all kinds of records; each kind has joins of its own, and null in the columns that it lacks."""
+    joins: list[Join] = []
+    uris: dict[str, str] = {}
+    found: set[str] = {stage.source_id_column}
+    pending: list[tuple[Line, list[str], int]] = []
+    for lines in lines_by_kind:
+        if not lines:
+            continue
+        wanted = _assign(stage, list(lines[0].places), columns)
+        uris |= {name: URI_COLUMNS[name] for name in stage.requires if name not in wanted and name in URI_COLUMNS}
+        names = [name for name in lines[0].places if any(place == name for place in wanted.values())]
+        pending += [(line, names, len(joins)) for line in lines]
+        joins += [Join(manifest_path(name), tuple(c for c, place in wanted.items() if place == name)) for name in names]
+        found |= {*wanted, *lines[0].keys}
+    missing = sorted(set(stage.requires) - found - set(uris))
+    if missing and pending:
+        raise ConfigError(f"stage {stage.name} requires {missing}, which no stage before it makes")
+    items = [_request(stage, line, names, start, len(joins)) for line, names, start in pending]
+    return Requests(items, tuple(joins), uris)
+
+
+def _assign(stage: Stage, nearest_first: Sequence[str], columns: Mapping[str, set[str]]) -> dict[str, str]:
+    """For each required column the nearest ancestor that has it; URIs of what is read from the users' files too."""
+    required = [*stage.requires, *(URI_COLUMNS[name] for name in stage.requires if name in URI_COLUMNS)]
+    assigned: dict[str, str] = {}
+    for column in required:
+        # A photo may have moved since a later stage noted its URI: the origin knows where it is now.
+        order = reversed(nearest_first) if column in URI_COLUMNS.values() else nearest_first
+        owner = next((name for name in order if column in columns[name]), None)
+        if owner is not None:
+            assigned[column] = owner
+    return assigned
+
+
+def _request(stage: Stage, line: Line, names: Sequence[str], start: int, num_joins: int) -> Request:
+    rows: list[int | None] = [None] * num_joins
+    for offset, name in enumerate(names):
+        rows[start + offset] = line.places[name]
+    fields: dict[str, Any] = {**line.keys, stage.source_id_column: line.row_id}
+    return Request(line.row_id, line.fingerprint, fields, tuple(rows))
