@@ -124,7 +124,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def _typed(values: Any) -> Config:
-    typed = {name: build(cls, values[name], name) for name, cls in _sections().items()}
+    typed: dict[str, Any] = {name: build(cls, values[name], name) for name, cls in _sections().items()}
     drivers = values["drivers"]
     if not isinstance(drivers, list) or not all(isinstance(name, str) for name in drivers):
         raise ConfigError(f"drivers: expected a list of names or URLs such as [smile,turn], got {drivers!r}.")
