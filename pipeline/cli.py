@@ -1,0 +1,233 @@
+"""The command line. Every import that costs time is inside the command that needs it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from galatea.errors import ConfigError, GalateaError
+from pipeline.cli_models import app as models_app
+
+EXIT_RUN_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+_out = Console()
+_err = Console(stderr=True)
+
+
+class _Commands(TyperGroup):
+    """Turns the errors that Galatea raises on purpose into messages and exit codes."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GalateaError as error:
+            _err.print(f"[bold red]Error[/] ({error.code}): {escape(str(error))}", highlight=False, soft_wrap=True)
+            raise typer.Exit(EXIT_USAGE if isinstance(error, ConfigError) else EXIT_RUN_ERROR) from error
+        except KeyboardInterrupt as error:
+            _err.print(f"\n[yellow]Interrupted.[/] {escape(_how_to_resume())}", highlight=False, soft_wrap=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Brings portraits to life: inverts the faces of photos into a 3D GAN, edits, animates and measures them.",
+)
+app.add_typer(models_app, name="models")
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[GROUP=PRESET|KEY=VALUE]...", help="Configuration, e.g. [cyan]executor=local animate.fps=12[/]."
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="YAML values in the shape that [cyan]galatea config[/] prints."
+    ),
+]
+Drivers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--driver",
+        "-d",
+        metavar="NAME|PATH",
+        help="What moves the portraits: a preset, a camera path, a video, a photo or an ARKit CSV. Repeat for several.",
+    ),
+]
+RunFolder = Annotated[
+    str, typer.Option("--out", "-o", metavar="RUN", help="The run folder (any fsspec URL); resumed if it exists.")
+]
+
+
+@app.callback()
+def _set_up(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also say what goes on inside.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+) -> None:
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    handler: logging.Handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    if _err.is_terminal:
+        handler = RichHandler(console=_err, show_path=False, show_time=False, markup=False)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in ("galatea", "stages", "pipeline"):
+        logging.getLogger(name).setLevel(level)
+
+
+@app.command()
+def run(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="INPUT", help="Folder, glob, photo or list (Parquet, CSV); local or any fsspec URL."),
+    ],
+    out: RunFolder,
+    overrides: Overrides = None,
+    driver: Drivers = None,
+    config: ConfigFile = None,
+) -> None:
+    """Run all stages on an archive of photos, then write the report; running it again resumes."""
+    _carry_out([source], out, overrides, driver, config)
+
+
+@app.command()
+def animate(
+    photos: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PHOTO... [KEY=VALUE]...", help="Photos; words with = that are no file are configuration."
+        ),
+    ],
+    driver: Drivers = None,
+    out: RunFolder = "galatea-out",
+    config: ConfigFile = None,
+) -> None:
+    """Animate a few photos on this machine, in this process: the quick path."""
+    overrides = [word for word in photos if "=" in word and not Path(word).exists()]
+    chosen = [word for word in photos if word not in overrides]
+    if not chosen:
+        raise ConfigError("No photo was given: expected `galatea animate PHOTO... --driver smile`.")
+    _carry_out(chosen, out, ["executor=local", *overrides], driver, config)
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="align, invert, edit, drive, animate or evaluate.")],
+    out: RunFolder,
+    overrides: Overrides = None,
+    driver: Drivers = None,
+    config: ConfigFile = None,
+) -> None:
+    """Run one stage of a run folder on what the stages before it left there."""
+    from pipeline.config import STAGES
+    from pipeline.typed_values import nearest_key
+
+    if name not in STAGES:
+        nearest = nearest_key(name, STAGES)
+        hint = f" Did you mean '{nearest}'?" if nearest else ""
+        raise ConfigError(f"There is no stage '{name}', only {', '.join(STAGES)}.{hint}")
+    _carry_out([], out, overrides, driver, config, stages=(name,))
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="Folder, glob, photo or list (Parquet, CSV).")],
+    out: RunFolder,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+) -> None:
+    """Only list the photos and check which of them can be read."""
+    _carry_out([source], out, overrides, None, config, stages=("ingest",))
+
+
+@app.command()
+def report(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, finished or not.")],
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+) -> None:
+    """Write the report page of a run folder anew."""
+    from pipeline.config import compose
+    from pipeline.report import write_report
+
+    _out.print(write_report(run_folder, compose(overrides or (), config)), highlight=False, soft_wrap=True)
+
+
+@app.command(name="config")
+def show_config(
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    out: Annotated[Path | None, typer.Option(help="Write to this file.")] = None,
+) -> None:
+    """Print the whole configuration with presets and overrides applied."""
+    from pipeline.config import compose, presets, to_yaml
+
+    text = to_yaml(compose(overrides or (), config))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+        return
+    choices = "\n".join(f"#   {group}={'|'.join(names)}" for group, names in presets().items())
+    sys.stdout.write(f"# Presets:\n{choices}\n{text}")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, which devices and weights there are, and what to do."""
+    from pipeline.doctor import examine, show
+
+    if not show(examine(), _out):
+        raise typer.Exit(EXIT_RUN_ERROR)
+
+
+def _carry_out(
+    inputs: list[str],
+    out: str,
+    overrides: list[str] | None,
+    drivers: list[str] | None,
+    config: Path | None,
+    stages: tuple[str, ...] | None = None,
+) -> None:
+    from dataclasses import replace
+
+    from pipeline.config import compose
+    from pipeline.progress import shown_on
+    from pipeline.session import Order, carry_out
+
+    composed = compose(overrides or (), config)
+    if drivers:
+        composed = replace(composed, drivers=tuple(drivers))
+    order = Order(tuple(inputs), out, composed) if stages is None else Order(tuple(inputs), out, composed, stages)
+    with shown_on(_err) as observer:
+        outcome = carry_out(order, observer)
+    _show(outcome)
+
+
+def _how_to_resume() -> str:
+    return f"What is finished is kept. To go on, say the same again:\n  galatea {' '.join(map(_quoted, sys.argv[1:]))}"
+
+
+def _quoted(word: str) -> str:
+    import shlex
+
+    return shlex.quote(word)
+
+
+def main() -> None:
+    """Entry point of the `galatea` command."""
+    app(prog_name="galatea")
+
+
+if __name__ == "__main__":
+    main()
