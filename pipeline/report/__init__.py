@@ -1,0 +1,1 @@
+"""The report page of a run: pictures first, then distributions, failures and provenance."""
