@@ -25,7 +25,7 @@ _err = Console(stderr=True)
 class _Commands(TyperGroup):
     """Turns the errors that Galatea raises on purpose into messages and exit codes."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except GalateaError as error:
@@ -159,7 +159,7 @@ def report(
 ) -> None:
     """Write the report page of a run folder anew."""
     from pipeline.config import compose
-    from pipeline.report import write_report
+    from pipeline.report.write import write_report
 
     _out.print(write_report(run_folder, compose(overrides or (), config)), highlight=False, soft_wrap=True)
 
@@ -209,8 +209,8 @@ def _carry_out(
     if drivers:
         composed = replace(composed, drivers=tuple(drivers))
     order = Order(tuple(inputs), out, composed) if stages is None else Order(tuple(inputs), out, composed, stages)
-    with shown_on(_err) as observer:
-        outcome = carry_out(order, observer)
+    with shown_on(_err) as progress:
+        outcome = carry_out(order, progress)
     _show(outcome)
 
 

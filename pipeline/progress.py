@@ -4,122 +4,76 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bars
+
+if TYPE_CHECKING:
+    from pipeline.run_stage import Progress
 
 _log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 10.0
-DONE = "done"
 
 
-class Observer(Protocol):
-    """Is told how the records of a stage fare; the engine calls it, from one thread."""
-
-    def stage_started(self, stage: str, total: int, already_done: int) -> None:
-        """A stage begins: of `total` records, `already_done` need no work."""
-
-    def records_finished(self, stage: str, status: str, count: int) -> None:
-        """Records ended with a status (`done`, `failed`, `no_face`, ...)."""
-
-    def stage_finished(self, stage: str, seconds: float) -> None:
-        """The stage's manifest is published."""
-
-
-class NoObserver:
-    """Says nothing."""
-
-    def stage_started(self, stage: str, total: int, already_done: int) -> None:
-        """Nothing."""
-
-    def records_finished(self, stage: str, status: str, count: int) -> None:
-        """Nothing."""
-
-    def stage_finished(self, stage: str, seconds: float) -> None:
-        """Nothing."""
-
-
-class LogObserver:
+class LogLines:
     """A line at the start and end of a stage, and one every few seconds in between."""
 
     def __init__(self, seconds_between_lines: float = SECONDS_BETWEEN_LINES) -> None:
         self._pause = seconds_between_lines
-        self._totals: dict[str, int] = {}
-        self._counts: dict[str, Counter[str]] = {}
-        self._started: dict[str, float] = {}
+        self._stage = ""
         self._last_line = 0.0
 
-    def stage_started(self, stage: str, total: int, already_done: int) -> None:
-        """Log how much there is to do."""
-        self._totals[stage] = total - already_done
-        self._counts[stage] = Counter()
-        self._started[stage] = self._last_line = time.monotonic()
-        _log.info("%s: %d records, %d done before", stage, total, already_done)
-
-    def records_finished(self, stage: str, status: str, count: int) -> None:
-        """Log the counts and the estimate, but not too often."""
-        self._counts[stage][status] += count
+    def __call__(self, progress: Progress) -> None:
+        """Log where a stage is, but not too often."""
         now = time.monotonic()
-        if now - self._last_line >= self._pause:
-            self._last_line = now
-            finished, total = self._counts[stage].total(), self._totals[stage]
-            left = (total - finished) * (now - self._started[stage]) / max(finished, 1)
-            _log.info("%s: %d of %d, %s, about %s left", stage, finished, total, self._text(stage), duration(left))
-
-    def stage_finished(self, stage: str, seconds: float) -> None:
-        """Log the result."""
-        if self._totals.get(stage):
-            _log.info("%s: finished in %s, %s", stage, duration(seconds), self._text(stage))
-
-    def _text(self, stage: str) -> str:
-        return ", ".join(f"{count} {status}" for status, count in sorted(self._counts[stage].items())) or "nothing done"
+        counted = progress.reused + progress.done + progress.failed
+        is_new, is_over = progress.stage != self._stage, counted >= progress.total
+        if not (is_new or is_over or now - self._last_line >= self._pause):
+            return
+        self._stage, self._last_line = progress.stage, now
+        _log.info("%-8s %d of %d%s%s", progress.stage, counted, progress.total, _notes(progress), _estimate(progress))
 
 
-class TerminalObserver:
+class TerminalBars:
     """A live bar for each stage, with counts of what failed and an estimate."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
         self._tasks: dict[str, TaskID] = {}
-        self._others: dict[str, Counter[str]] = {}
 
-    def stage_started(self, stage: str, total: int, already_done: int) -> None:
-        """Add the stage's bar."""
-        self._others[stage] = Counter()
-        note = f"[dim]{already_done} done before[/]" if already_done else ""
-        self._tasks[stage] = self._progress.add_task(stage, total=total, completed=already_done, note=note)
-
-    def records_finished(self, stage: str, status: str, count: int) -> None:
-        """Advance the bar."""
-        if status != DONE:
-            self._others[stage][status] += count
-        note = ", ".join(f"[red]{number} {name}[/]" for name, number in sorted(self._others[stage].items()))
-        self._progress.update(self._tasks[stage], advance=count, **({"note": note} if note else {}))
-
-    def stage_finished(self, stage: str, seconds: float) -> None:
-        """Stop the bar's clock."""
-        self._progress.stop_task(self._tasks[stage])
+    def __call__(self, progress: Progress) -> None:
+        """Move the stage's bar."""
+        if progress.stage not in self._tasks:
+            self._tasks[progress.stage] = self._bars.add_task(progress.stage, total=max(progress.total, 1), note="")
+        counted = progress.reused + progress.done + progress.failed
+        is_empty = progress.total == 0
+        note = "nothing to do" if is_empty else _notes(progress).lstrip(", ")
+        self._bars.update(
+            self._tasks[progress.stage],
+            total=max(progress.total, 1),
+            completed=1 if is_empty else counted,
+            note=f"[red]{note}[/]" if progress.failed else f"[dim]{note}[/]",
+        )
 
 
 @contextmanager
-def shown_on(console: Console) -> Iterator[Observer]:
-    """An observer that fits the console: live bars where it is a terminal, log lines elsewhere."""
+def shown_on(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """Something to call with every `Progress`: live bars where the console is a terminal, log lines elsewhere."""
     if not console.is_terminal:
-        yield LogObserver()
+        yield LogLines()
         return
     columns = (
         SpinnerColumn(finished_text="[green]✓[/]"),
@@ -130,8 +84,8 @@ def shown_on(console: Console) -> Iterator[Observer]:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, expand=True) as progress:
-        yield TerminalObserver(progress)
+    with Bars(*columns, console=console, expand=True) as bars:
+        yield TerminalBars(bars)
 
 
 def duration(seconds: float) -> str:
@@ -142,3 +96,13 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _notes(progress: Progress) -> str:
+    reused = f", {progress.reused} done before" if progress.reused else ""
+    return reused + (f", {progress.failed} failed" if progress.failed else "")
+
+
+def _estimate(progress: Progress) -> str:
+    left = progress.eta_seconds
+    return f", about {duration(left)} left" if left else ""

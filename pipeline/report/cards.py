@@ -106,10 +106,7 @@ def build_cards(source: RunSource, max_portraits: int, max_bytes: int) -> tuple[
 
 def _card(source: RunSource, index: _Index, position: int, row: Row, budget: Budget, clip_bytes: int) -> Card:
     key = str(row["portrait_id"])
-    num_faces, number = int(row.get("num_faces") or 1), int(row.get("face_index") or 0) + 1
-    name = str(row.get("uri") or key).rstrip("/").rpartition("/")[2]
-    face = f"face {number} of {num_faces}" if num_faces > 1 else ""
-    who = f"{face} in {name}" if face else name
+    name, face, who = _file_name(row), _face_name(row), portrait_name(row)
     crop = source.pictures("align", [position], ["crop"])[0]
     inversion = next(iter(index.inversions[key]), None)
     made = source.pictures("invert", [inversion[0]], ["reconstruction", "turned"])[0] if inversion else {}
@@ -130,13 +127,27 @@ def _card(source: RunSource, index: _Index, position: int, row: Row, budget: Bud
     )
 
 
+def portrait_name(row: Row) -> str:
+    """What people call a portrait: its photo, and which face it is where there are several."""
+    return ", ".join(part for part in (_file_name(row), _face_name(row)) if part)
+
+
+def _file_name(row: Row) -> str:
+    return str(row.get("uri") or row["portrait_id"]).rstrip("/").rpartition("/")[2]
+
+
+def _face_name(row: Row) -> str:
+    num_faces = int(row.get("num_faces") or 1)
+    return f"face {int(row.get('face_index') or 0) + 1} of {num_faces}" if num_faces > 1 else ""
+
+
 def _clips(source: RunSource, index: _Index, key: str, who: str, budget: Budget, clip_bytes: int) -> tuple[Shot, ...]:
     # The portrait itself first, its edits after it.
     rows = sorted(index.clips[key], key=lambda item: _edit_of(item[1]["clip_id"]) != NO_EDIT)[:_MAX_CLIPS]
     shots = []
     for (_, row), heavy in zip(rows, source.pictures("animate", [at for at, _ in rows], ["preview"]), strict=True):
         edit, driver = _edit_of(row["clip_id"]), _driver_of(row["clip_id"])
-        caption = driver if edit == NO_EDIT else f"{driver} · {edit}"
+        caption = driver if edit == NO_EDIT else f"{driver}, edit {edit}"
         picture = moving(heavy.get("preview"), f"{who}, animated: {caption}", budget, clip_bytes)
         if picture is not None:
             shots.append(Shot(caption, picture, edit))
@@ -149,7 +160,7 @@ def _edits(source: RunSource, index: _Index, key: str, who: str, budget: Budget)
     for (_, row), heavy in zip(rows, source.pictures("edit", [at for at, _ in rows], ["image"]), strict=True):
         picture = still(heavy.get("image"), f"{who}, edited: {row['edit']}", budget)
         if picture is not None:
-            shots.append(Shot(str(row["edit"]), picture))
+            shots.append(Shot(f"edit {row['edit']}", picture))
     return tuple(shots)
 
 

@@ -121,4 +121,5 @@ def _round_ticks(low: float, high: float) -> list[float]:
 
 
 def _text(metric: Metric, value: float) -> str:
-    return f"{value:.{metric.digits}f}{' ' + metric.unit if metric.unit else ''}"
+    separator = "" if metric.unit in ("", "°") else " "
+    return f"{value:.{metric.digits}f}{separator}{metric.unit}"

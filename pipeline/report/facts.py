@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.progress import duration
-from pipeline.report.cards import Row, RunSource
+from pipeline.report.cards import NO_EDIT, Row, RunSource, portrait_name
 from pipeline.report.charts import Histogram, Metric, histogram
 
 STAGES = ("ingest", "align", "invert", "edit", "drive", "animate", "evaluate")
+NOT_ACCEPTED = "not accepted"
 _MAX_EXAMPLES = 40
 
 _QUALITY = (
@@ -109,7 +110,8 @@ def charts(source: RunSource) -> list[Chart]:
 
 
 def failures(source: RunSource) -> list[FailureGroup]:
-    """What did not work, grouped by reason, most frequent first."""
+    """What did not work, grouped by reason: errors first, then what the gates refused; the most frequent first."""
+    names = {str(row["portrait_id"]): portrait_name(row) for row in _done(source, "align")}
     groups: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
     for stage in STAGES:
         for row in source.facts(stage):
@@ -117,12 +119,12 @@ def failures(source: RunSource) -> list[FailureGroup]:
             if row["status"] != "done":
                 key, reason = (stage, str(row["status"]), str(row["error_code"] or "")), row["error_message"]
             elif verdict == "rejected":
-                key, reason = (stage, "not accepted", "gate"), row.get("verdict_reason")
+                key, reason = (stage, NOT_ACCEPTED, ""), row.get("verdict_reason")
             else:
                 continue
-            groups.setdefault(key, []).append((_record_name(row), str(reason or "")))
+            groups.setdefault(key, []).append((_record_name(row, names), str(reason or "")))
     found = [FailureGroup(*key, len(rows), tuple(rows[:_MAX_EXAMPLES])) for key, rows in groups.items()]
-    return sorted(found, key=lambda group: -group.count)
+    return sorted(found, key=lambda group: (group.status == NOT_ACCEPTED, -group.count))
 
 
 def stages(source: RunSource) -> list[StageFacts]:
@@ -169,10 +171,16 @@ def _seconds(rows: Sequence[Row]) -> float:
     return sum(float(row.get("run_seconds") or 0.0) for row in _first_of_each_source(rows))
 
 
-def _record_name(row: Row) -> str:
-    """The most telling name that a row has."""
-    name = row.get("uri") or row.get("clip_id") or row.get("subject_id") or row.get("portrait_id") or row["source_id"]
-    return str(name)
+def _record_name(row: Row, names: Mapping[str, str]) -> str:
+    """The most telling name that a row has: its file, or the portrait that it was made from."""
+    if row.get("uri"):
+        return str(row["uri"])
+    key = str(row.get("clip_id") or row.get("subject_id") or row.get("portrait_id") or row["source_id"])
+    portrait, _, rest = key.partition(".")
+    if portrait not in names:
+        return key
+    edit, _, driver = rest.removeprefix(f"{NO_EDIT}.").rpartition(".")
+    return ", ".join(word for word in (names[portrait], driver, edit and f"edit {edit}") if word)
 
 
 def _plural(count: int, noun: str) -> str:

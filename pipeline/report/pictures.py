@@ -102,7 +102,8 @@ def _picture(frame: Image.Image, alt: str, budget: Budget) -> Picture | None:
 
 def _smaller(image: Image.Image) -> bytes:
     side = CLIP_SIDE * 3 // 4
-    frames, durations = [], []
+    frames: list[Image.Image] = []
+    durations: list[int] = []
     for index, frame in enumerate(ImageSequence.Iterator(image)):
         milliseconds = int(frame.info.get("duration", 40))
         if index % 2:

@@ -1,0 +1,47 @@
+"""Reads the manifests of a run for its report: light columns of all rows, heavy ones of those that are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from pipeline.manifest import columns_of, manifest_path, read_schema, read_table, to_rows
+from pipeline.rows import RowReader
+from pipeline.storage import Store
+from stages.base import Kind
+
+_HEAVY = {Kind.BYTES, Kind.TENSOR}
+
+
+class StoredRun:
+    """A `RunSource` over the run folder."""
+
+    def __init__(self, run: Store) -> None:
+        self._run = run
+        self._facts: dict[str, list[Mapping[str, Any]]] = {}
+
+    @cached_property
+    def _reader(self) -> RowReader:
+        return RowReader(self._run)
+
+    def facts(self, stage: str) -> list[Mapping[str, Any]]:
+        """Every row of a stage without its pictures and tensors; [] where the stage has not finished."""
+        if stage not in self._facts:
+            path = manifest_path(stage)
+            if not self._run.exists(path):
+                return []
+            columns = columns_of(read_schema(self._run, path))
+            light = [name for name, column in columns.items() if column.kind not in _HEAVY]
+            self._facts[stage] = list(to_rows(read_table(self._run, path, light)))
+        return self._facts[stage]
+
+    def pictures(self, stage: str, positions: Sequence[int], columns: Sequence[str]) -> list[Mapping[str, Any]]:
+        """Heavy columns of the rows at these positions; columns of files hold their bytes."""
+        if not positions:
+            return []
+        path = manifest_path(stage)
+        kinds = columns_of(read_schema(self._run, path))
+        rows = to_rows(self._reader.take(path, list(positions), list(columns)))
+        files = [name for name in columns if kinds[name].kind is Kind.FILE]
+        return [{**row, **{name: self._run.read(row[name]) for name in files if row[name]}} for row in rows]
