@@ -24,6 +24,17 @@ from galatea.errors import ConfigError
 if TYPE_CHECKING:
     from galatea.morphable.head import HeadCoefficients
 
+LARGEST = {
+    "z_dim": 16384,
+    "w_dim": 16384,
+    "num_mapping_layers": 64,
+    "plane_resolution": 4096,
+    "plane_channels": 4096,
+    "channel_base": 1 << 20,
+    "channel_max": 16384,
+    "neural_rendering_resolution": 4096,
+}
+"""Largest sizes of a configuration: a damaged file must not ask for all memory."""
 NO_RESIDUALS: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
@@ -79,9 +90,13 @@ class GeneratorConfig:
         Raises:
             ConfigError: naming the field.
         """
-        for name in ("z_dim", "w_dim", "num_mapping_layers", "plane_channels", "neural_rendering_resolution"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name, largest in LARGEST.items():
+            if not 1 <= getattr(self, name) <= largest:
+                raise ConfigError(f"{name}: expected at least 1 and at most {largest}, got {getattr(self, name)}")
+        if self.plane_resolution < 4 or self.plane_resolution & (self.plane_resolution - 1):
+            raise ConfigError(f"plane_resolution: expected a power of two >= 4, got {self.plane_resolution}")
+        if torch.tensor(self.plane_axes).shape != (3, 3, 3):
+            raise ConfigError("plane_axes: expected three 3x3 matrices")
         if self.c_dim not in (0, 25):
             raise ConfigError(f"c_dim: expected 25 (a camera label) or 0, got {self.c_dim}")
         if self.superresolution_noise_mode not in ("none", "const", "random"):
