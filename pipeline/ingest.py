@@ -160,10 +160,11 @@ def read_header(data: bytes, uri: str, max_pixels: int) -> dict[str, Any]:
                 (width, height), name = image.size, image.format
                 is_turned = image.getexif().get(0x0112, 1) in _TURNED_ORIENTATIONS
     except Image.DecompressionBombError as error:
-        raise TooLargeError(f"{uri} is too large: {error}; expected at most {max_pixels} pixels") from error
+        raise TooLargeError(f"{uri} is too large: expected at most {max_pixels} pixels ({error})") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
         raise NotAnImageError(
-            f"{uri} is not an image ({error}): expected {', '.join(_FORMATS)}, got bytes that begin with {data[:12]!r}"
+            f"{uri} is not an image, or a damaged one: expected {', '.join(_FORMATS)}, "
+            f"got {len(data)} bytes that begin with {data[:12]!r}"
         ) from error
     if width * height > max_pixels:
         raise TooLargeError(

@@ -38,14 +38,12 @@ class Progress:
     """Failed or quarantined in this run."""
     seconds: float
 
-    @property
-    def records_per_second(self) -> float:
-        """Of this run; 0 before the first record."""
-        return (self.done + self.failed) / self.seconds if self.seconds > 0 else 0.0
+    records_per_second: float
+    """Since the first batch was finished; 0 before the second."""
 
     @property
     def eta_seconds(self) -> float | None:
-        """Estimated time to the end; None before the first record."""
+        """Estimated time to the end; None before there is a rate."""
         left = self.total - self.reused - self.done - self.failed
         return left / self.records_per_second if self.records_per_second > 0 else None
 
@@ -177,12 +175,16 @@ class Tally:
         self._stage, self._total, self._reused = stage, total, reused
         self._begun = begun
         self._progress = progress
-        self._done = self._failed = 0
+        self._done = self._failed = self._num_first = 0
+        self._first_at: float | None = None
         self._model_seconds = 0.0
         self._tell()
 
     def add(self, report: BatchReport) -> None:
         """Count a finished batch."""
+        if self._first_at is None:
+            # Starting workers and loading models is not part of the rate.
+            self._first_at, self._num_first = time.monotonic(), report.num_done + report.num_failed
         self._done += report.num_done
         self._failed += report.num_failed
         self._model_seconds += report.seconds
@@ -204,6 +206,11 @@ class Tally:
         )
 
     def _tell(self) -> None:
-        if self._progress is not None:
-            seconds = time.monotonic() - self._begun
-            self._progress(Progress(self._stage, self._total, self._reused, self._done, self._failed, seconds))
+        if self._progress is None:
+            return
+        now = time.monotonic()
+        elapsed = now - self._first_at if self._first_at is not None else 0.0
+        rate = (self._done + self._failed - self._num_first) / elapsed if elapsed > 0 else 0.0
+        self._progress(
+            Progress(self._stage, self._total, self._reused, self._done, self._failed, now - self._begun, rate)
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -135,6 +136,8 @@ class Worker:
         self._loader = RecordLoader(task.run, task.joins, task.uris, task.input_options)
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
         self._loading: dict[tuple[str, int], Future[list[Record | RecordError]]] = {}
+        self._taken: set[tuple[str, int]] = set()
+        self._lock = threading.Lock()
 
     def setup(self, device: torch.device) -> None:
         """Load the models.
@@ -146,8 +149,9 @@ class Worker:
 
     def prefetch(self, batch: Batch) -> None:
         """Begin to read the records of a batch that will be run soon."""
-        if batch.key not in self._loading:
-            self._loading[batch.key] = self._pool.submit(self._loader.load, batch.items)
+        with self._lock:
+            if batch.key not in self._loading and batch.key not in self._taken:
+                self._loading[batch.key] = self._pool.submit(self._loader.load, batch.items)
 
     def run(self, batch: Batch) -> BatchReport:
         """Process a batch and publish its rows.
@@ -156,7 +160,10 @@ class Worker:
             RunError: nothing that follows could succeed.
         """
         self.prefetch(batch)
-        loaded = self._loading.pop(batch.key).result()
+        with self._lock:
+            self._taken.add(batch.key)
+            loading = self._loading.pop(batch.key)
+        loaded = loading.result()
         records = [record for record in loaded if not isinstance(record, RecordError)]
         outcomes = iter(self._process(records) if records else [])
         all_outcomes = [

@@ -1,0 +1,294 @@
+"""A pool of Ray actors: one actor is one loaded stage on its share of CPUs and GPUs.
+
+Each actor has a bounded number of batches: one that it computes, the rest to read ahead. When an actor dies, the oldest
+batch that it had not published is the suspect: it is run again alone, in halves, until the record that kills is
+by itself; a record that kills its worker twice, once at least alone, is quarantined. Batches that were only queued
+there go back into the queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
+
+from galatea.errors import ConfigError, RunError
+from pipeline.executor import OnReport, StopSignal, choose_device, worker_name
+from pipeline.journal import read_keys, shard_paths
+from pipeline.manifest import DONE
+from pipeline.settings import ExecutorConfig
+from pipeline.worker import Batch, BatchReport, Worker, WorkerTask
+from stages.base import Resources
+
+_log = logging.getLogger(__name__)
+_DEATHS = (RayActorError, WorkerCrashedError, OutOfMemoryError)
+_WAIT_SECONDS = 0.5
+_OBJECT_STORE_BYTES = 256 << 20
+"""Of the Ray that is started here: requests and reports are small, records never pass through it."""
+_MAX_FRUITLESS_DEATHS = 16
+"""Deaths in a row without a finished batch: more than a bisection needs, so it is not one record's fault."""
+_MAX_SETUP_DEATHS = 3
+_DEATHS_TO_QUARANTINE = 2
+
+
+class WorkersDieError(RunError):
+    """Workers keep dying, and not because of single records."""
+
+    code = "workers_die"
+
+
+class StageActor:
+    """A worker in a process of its own."""
+
+    def __init__(self, task: WorkerTask, name: str, device: str, resources: Resources) -> None:
+        torch.set_num_threads(max(1, int(resources.num_cpus)))
+        self._worker = Worker(task, name)
+        self._device = choose_device(device, is_gpu_granted=resources.num_gpus > 0)
+
+    def setup(self) -> None:
+        """Load the models."""
+        self._worker.setup(self._device)
+
+    def prefetch(self, batch: Batch) -> None:
+        """Begin to read a batch while another one is computed."""
+        self._worker.prefetch(batch)
+
+    def run(self, batch: Batch) -> BatchReport:
+        """Process a batch and publish its rows."""
+        return self._worker.run(batch)
+
+
+@dataclass
+class _Slot:
+    """An actor and what it is busy with."""
+
+    name: str
+    actor: Any
+    setup_ref: Any
+    is_ready: bool = False
+    is_isolated: bool = False
+    """Runs a suspect, alone."""
+    in_flight: dict[Any, Batch] = field(default_factory=dict)
+
+    @property
+    def refs(self) -> list[Any]:
+        """What to wait for."""
+        return list(self.in_flight) if self.is_ready else [self.setup_ref]
+
+
+class RayExecutor:
+    """Runs batches on a pool of actors, one pool for each stage."""
+
+    def __init__(self, options: ExecutorConfig) -> None:
+        self._options = options
+
+    def run(self, task: WorkerTask, batches: Sequence[Batch], on_report: OnReport, stop: StopSignal) -> None:
+        """See Executor."""
+        start_ray(self._options)
+        pool = _Pool(self._options, task, batches, on_report)
+        try:
+            pool.run(stop)
+        finally:
+            pool.close()
+
+
+def start_ray(options: ExecutorConfig) -> None:
+    """Join the cluster of the options, or start Ray on this machine; nothing where Ray runs in this process already.
+
+    Raises:
+        ConfigError: there is no cluster at the address.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = options.address or os.environ.get("RAY_ADDRESS", "")
+    settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if not address:
+        cpus = {"num_cpus": options.num_cpus} if options.num_cpus else {}
+        settings |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES, **cpus}
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address or "local", **settings)
+    except ConnectionError as error:
+        raise ConfigError(f"executor.address: no Ray cluster answers at {address}: {error}") from error
+    if is_main:
+        # Ray puts in its own, which ends the process at once; ours lets batches in flight finish.
+        signal.signal(signal.SIGTERM, handler)
+
+
+class _Pool:
+    """The actors of one stage, and the batches that wait for them."""
+
+    def __init__(
+        self, options: ExecutorConfig, task: WorkerTask, batches: Sequence[Batch], on_report: OnReport
+    ) -> None:
+        self._options = options
+        self._task = task
+        self._on_report = on_report
+        self._queue: deque[Batch] = deque(batches)
+        self._suspects: deque[Batch] = deque()
+        self._num_deaths = self._num_fruitless = self._num_setup_deaths = 0
+        cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        self._resources = granted_resources(task.stage.resources, cluster, options.device)
+        self._task_ref = ray.put(task)
+        self._recorder = Worker(task, worker_name("driver"))
+        size = min(len(batches), options.num_actors or num_actors_that_fit(self._resources, cluster))
+        self._slots = [self._new_slot() for _ in range(size)]
+
+    def run(self, stop: StopSignal) -> None:
+        """Run until nothing is left."""
+        while self._queue or self._suspects or any(slot.in_flight for slot in self._slots):
+            if stop.is_set:
+                is_idle = not any(slot.in_flight for slot in self._slots)
+                if is_idle or stop.seconds_since > self._options.grace_seconds:
+                    stop.check()
+            else:
+                self._feed()
+            refs = {ref: slot for slot in self._slots for ref in slot.refs}
+            ready, _ = ray.wait(list(refs), num_returns=1, timeout=_WAIT_SECONDS)
+            for ref in ready:
+                self._handle(refs[ref], ref)
+
+    def close(self) -> None:
+        """End the actors."""
+        for slot in self._slots:
+            ray.kill(slot.actor)
+        self._recorder.close()
+
+    def _new_slot(self) -> _Slot:
+        name = worker_name("ray")
+        options = {"num_cpus": self._resources.num_cpus, "num_gpus": self._resources.num_gpus}
+        remote: Any = ray.remote  # Its annotations know no concurrency groups.
+        actor_class = remote(max_restarts=0, max_task_retries=0, concurrency_groups={"reading": 1}, **options)(
+            StageActor
+        )
+        actor = actor_class.remote(self._task_ref, name, self._options.device, self._resources)
+        return _Slot(name, actor, actor.setup.remote())
+
+    def _feed(self) -> None:
+        for slot in self._slots:
+            if not slot.is_ready or slot.is_isolated:
+                continue
+            if self._suspects and not slot.in_flight:
+                slot.is_isolated = True
+                self._submit(slot, self._suspects.popleft())
+                continue
+            while self._queue and len(slot.in_flight) < self._options.max_in_flight:
+                self._submit(slot, self._queue.popleft())
+
+    def _submit(self, slot: _Slot, batch: Batch) -> None:
+        if slot.in_flight:
+            slot.actor.prefetch.options(concurrency_group="reading").remote(batch)
+        slot.in_flight[slot.actor.run.remote(batch)] = batch
+
+    def _handle(self, slot: _Slot, ref: Any) -> None:
+        """Take the answer of an actor, or see that there will be none."""
+        if slot not in self._slots or ref not in slot.refs:
+            return  # The actor was replaced a moment ago.
+        try:
+            report = ray.get(ref)
+        except _DEATHS as error:
+            self._replace(slot, error)
+        except RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, RunError):
+                raise cause from error
+            raise RunError(f"stage {self._task.stage.name}: a worker failed unexpectedly: {error}") from error
+        else:
+            if slot.is_ready:
+                del slot.in_flight[ref]
+                slot.is_isolated = False
+                self._report(report)
+            else:
+                slot.is_ready = True
+
+    def _report(self, report: BatchReport) -> None:
+        self._num_fruitless = 0
+        self._on_report(report)
+
+    def _replace(self, slot: _Slot, error: Exception) -> None:
+        """Put a new actor in the place of a dead one, and find out about its batches."""
+        cause = _cause_of_death(error)
+        _log.warning("stage %s: a worker died: %s", self._task.stage.name, cause)
+        self._num_deaths += 1
+        self._num_fruitless += 1
+        self._num_setup_deaths += not slot.is_ready
+        ray.kill(slot.actor)
+        self._blame(slot, cause, is_innocent=bool(getattr(error, "preempted", False)))
+        self._check_bounds(cause)
+        self._slots[self._slots.index(slot)] = self._new_slot()
+
+    def _blame(self, slot: _Slot, cause: str, is_innocent: bool) -> None:
+        waiting = self._without_published(slot)
+        if waiting and not is_innocent:
+            suspect = waiting.pop(0)
+            self._isolate(Batch(suspect.items, suspect.num_deaths + 1), slot.is_isolated, cause)
+        self._queue.extendleft(reversed(waiting))
+
+    def _isolate(self, suspect: Batch, was_alone: bool, cause: str) -> None:
+        if len(suspect.items) > 1:
+            self._suspects.extendleft(reversed(suspect.halves()))
+        elif was_alone and suspect.num_deaths >= _DEATHS_TO_QUARANTINE:
+            _log.warning("quarantined %s: %s", suspect.items[0].source_id, cause)
+            self._on_report(self._recorder.quarantine(suspect, cause))
+        else:
+            self._suspects.appendleft(suspect)
+
+    def _without_published(self, slot: _Slot) -> list[Batch]:
+        """The batches of a dead actor that are not in its journal; those that are there are reported."""
+        status: dict[str, str] = {}
+        for path in shard_paths(self._task.run, self._task.stage.name, slot.name):
+            keys = read_keys(self._task.run, path)
+            status |= zip(keys["source_id"].to_pylist(), keys["status"].to_pylist(), strict=True)
+        waiting = []
+        for batch in slot.in_flight.values():
+            found = [status[item.source_id] for item in batch.items if item.source_id in status]
+            if len(found) < len(batch.items):
+                waiting.append(batch)
+            else:
+                num_done = found.count(DONE)
+                self._report(BatchReport(num_done, len(found) - num_done, 0.0))
+        return waiting
+
+    def _check_bounds(self, cause: str) -> None:
+        stage = self._task.stage.name
+        if self._num_setup_deaths > _MAX_SETUP_DEATHS:
+            raise WorkersDieError(f"stage {stage}: workers die while they load its models: {cause}")
+        if self._num_fruitless > _MAX_FRUITLESS_DEATHS:
+            raise WorkersDieError(
+                f"stage {stage}: {self._num_fruitless} workers died without finishing anything: {cause}"
+            )
+        if self._num_deaths > self._options.max_restarts:
+            raise WorkersDieError(
+                f"stage {stage}: {self._num_deaths} workers died (executor.max_restarts); the last one: {cause}"
+            )
+
+
+def granted_resources(wanted: Resources, cluster: Mapping[str, float], device: str) -> Resources:
+    """What an actor asks for: GPUs only where there are some, and no more CPUs than there are on a small machine."""
+    use_gpu = device != "cpu" and cluster.get("GPU", 0) > 0
+    num_cpus = min(wanted.num_cpus, cluster.get("CPU", wanted.num_cpus))
+    return Resources(num_cpus=num_cpus, num_gpus=wanted.num_gpus if use_gpu else 0.0)
+
+
+def num_actors_that_fit(resources: Resources, cluster: Mapping[str, float]) -> int:
+    """How many actors the cluster has room for, one at least."""
+    pairs = ((resources.num_cpus, cluster.get("CPU", 0)), (resources.num_gpus, cluster.get("GPU", 0)))
+    return max(1, min((int(there / wanted) for wanted, there in pairs if wanted > 0), default=1))
+
+
+def _cause_of_death(error: Exception) -> str:
+    """The telling part of Ray's long explanation."""
+    text = " ".join(str(error).split())
+    detail = text.partition("Worker exit detail: ")[2] or text
+    return detail.partition(" Some common causes")[0][:300]
