@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
+from rich.table import Table
 from typer.core import TyperGroup
 
 from galatea.errors import ConfigError, GalateaError
 from pipeline.cli_models import app as models_app
+
+if TYPE_CHECKING:
+    from pipeline.session import Outcome
 
 EXIT_RUN_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -29,10 +34,13 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except GalateaError as error:
+            if error.code == "interrupted":
+                _interrupted()
+                raise typer.Exit(EXIT_INTERRUPTED) from error
             _err.print(f"[bold red]Error[/] ({error.code}): {escape(str(error))}", highlight=False, soft_wrap=True)
             raise typer.Exit(EXIT_USAGE if isinstance(error, ConfigError) else EXIT_RUN_ERROR) from error
         except KeyboardInterrupt as error:
-            _err.print(f"\n[yellow]Interrupted.[/] {escape(_how_to_resume())}", highlight=False, soft_wrap=True)
+            _interrupted()
             raise typer.Exit(EXIT_INTERRUPTED) from error
 
 
@@ -130,7 +138,7 @@ def stage(
     config: ConfigFile = None,
 ) -> None:
     """Run one stage of a run folder on what the stages before it left there."""
-    from pipeline.config import STAGES
+    from pipeline.stage_catalogue import STAGES
     from pipeline.typed_values import nearest_key
 
     if name not in STAGES:
@@ -214,14 +222,32 @@ def _carry_out(
     _show(outcome)
 
 
-def _how_to_resume() -> str:
-    return f"What is finished is kept. To go on, say the same again:\n  galatea {' '.join(map(_quoted, sys.argv[1:]))}"
+def _show(outcome: Outcome) -> None:
+    from pipeline.progress import duration
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("stage", "records", "computed", "done", "not done", "time"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    for name, summary in outcome.stages.items():
+        failed = f"[yellow]{summary.num_failed}[/]" if summary.num_failed else "0"
+        computed = summary.num_records - summary.num_reused
+        counts = (str(summary.num_records), str(computed), str(summary.num_done), failed)
+        table.add_row(name, *counts, duration(summary.seconds))
+    _out.print(table)
+    if not outcome.num_computed:
+        _out.print("Nothing to compute: everything was there already.")
+    if outcome.tracked_at:
+        _out.print(f"Recorded in MLflow at {outcome.tracked_at}", highlight=False, soft_wrap=True)
+    _out.print(f"[bold]Report:[/] {escape(outcome.report)}", highlight=False, soft_wrap=True)
 
 
-def _quoted(word: str) -> str:
-    import shlex
-
-    return shlex.quote(word)
+def _interrupted() -> None:
+    again = shlex.join(["galatea", *sys.argv[1:]])
+    _err.print(
+        f"\n[yellow]Interrupted.[/] What is finished is kept. To go on, say the same again:\n  {escape(again)}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def main() -> None:

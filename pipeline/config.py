@@ -6,8 +6,6 @@ single values (`animate.fps=12`). Everything is checked before anything expensiv
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,10 +22,10 @@ from yaml import YAMLError
 
 from galatea.errors import ConfigError
 from pipeline.settings import ExecutorConfig, FacesConfig, ReportConfig, StorageConfig, TrackingConfig
+from pipeline.stage_catalogue import config_classes
 from pipeline.typed_values import build, flatten, nearest_key, plain, unknown_key
 
 CONF_FOLDER = Path(__file__).resolve().parent.parent / "conf"
-STAGES = ("align", "invert", "edit", "drive", "animate", "evaluate")
 _SURROUNDINGS: dict[str, type] = {
     "faces": FacesConfig,
     "executor": ExecutorConfig,
@@ -107,16 +105,8 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(to_values(config)))
 
 
-def _stage_config(name: str) -> type | None:
-    if importlib.util.find_spec(f"stages.{name}") is None:
-        return None
-    cls: type = getattr(importlib.import_module(f"stages.{name}"), f"{name.capitalize()}Config")
-    return cls
-
-
 def _sections() -> dict[str, type]:
-    found = {name: _stage_config(name) for name in STAGES}
-    return {name: cls for name, cls in found.items() if cls is not None} | _SURROUNDINGS
+    return config_classes() | _SURROUNDINGS
 
 
 def _defaults() -> dict[str, Any]:

@@ -1,0 +1,150 @@
+"""One invocation: checks everything, runs the stages, records them, and writes the report."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import galatea
+from galatea.errors import ConfigError, RunError
+from pipeline.aggregates import aggregate, distributions, nested
+from pipeline.config import Config, to_flat, to_yaml
+from pipeline.driver_names import driver_specs
+from pipeline.executor import RunInterruptedError
+from pipeline.manifest import DONE
+from pipeline.report.source import StoredRun
+from pipeline.report.write import REPORT_FILE, write_report
+from pipeline.run import RunPlan, run, run_one
+from pipeline.run_stage import OnProgress, Progress, StageSummary
+from pipeline.stage_catalogue import STAGES, build_stage
+from pipeline.storage import Store
+from pipeline.tracking import RunFacts, RunRecord, Tracker, open_tracker
+from stages.base import Stage
+
+CONFIG_FILE, METRICS_FILE = "config.yaml", "metrics.json"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What one invocation is to do."""
+
+    inputs: tuple[str, ...]
+    """Empty: the photos that the run folder knows already."""
+    out: str
+    config: Config
+    stages: tuple[str, ...] = STAGES
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it."""
+
+    stages: Mapping[str, StageSummary]
+    report: str
+    """Where the page is; "" where none was written."""
+    tracked_at: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def num_computed(self) -> int:
+        """Records that were not there already."""
+        return sum(summary.num_records - summary.num_reused for summary in self.stages.values())
+
+
+def carry_out(order: Order, progress: OnProgress) -> Outcome:
+    """Run what was ordered.
+
+    Raises:
+        ConfigError: configuration, inputs or drivers are wrong; found before anything expensive.
+        WeightsError: a model is not installed; found before anything expensive.
+        TrackingError: the tracking server cannot be reached; found before anything expensive.
+        RunError: the run was aborted; what is finished is kept.
+        RunInterruptedError: it was asked to stop; what is finished is kept.
+    """
+    plan = _plan(order)
+    tracker = open_tracker(order.config.tracking, _facts(order))
+
+    def watched(state: Progress) -> None:
+        tracker.watch(state)
+        progress(state)
+
+    try:
+        summaries = _run(order, plan, tracker, watched)
+    except (RunInterruptedError, KeyboardInterrupt):
+        tracker.failed("KILLED")
+        raise
+    except RunError:
+        tracker.failed("FAILED")
+        raise
+    return _close(order, plan, tracker, summaries)
+
+
+def _plan(order: Order) -> RunPlan:
+    stages = [build_stage(name, order.config.stages[name]) for name in order.stages if name in order.config.stages]
+    for stage in stages:
+        stage.models()
+    drivers = driver_specs(order.config.drivers, order.config.storage.options)
+    if "drive" in order.stages and not drivers:
+        raise ConfigError("drivers: expected at least one, such as drivers=[smile,turn].")
+    store = Store(order.out, order.config.storage.options)
+    return RunPlan(order.inputs, store, stages, drivers, order.config.executor, order.config.storage)
+
+
+def _run(order: Order, plan: RunPlan, tracker: Tracker, progress: OnProgress) -> dict[str, StageSummary]:
+    summaries: dict[str, StageSummary] = {}
+    models = {stage.name: _models(stage) for stage in plan.stages}
+
+    def note(summary: StageSummary) -> None:
+        summaries[summary.stage] = summary
+        tracker.stage_finished(summary, models.get(summary.stage, []))
+
+    plan.run.check_writable()
+    plan.run.write(CONFIG_FILE, to_yaml(order.config).encode())
+    if order.inputs:
+        run(plan, progress, note)
+    else:
+        for stage in plan.stages:
+            note(run_one(plan, stage, progress))
+    return summaries
+
+
+def _close(order: Order, plan: RunPlan, tracker: Tracker, summaries: Mapping[str, StageSummary]) -> Outcome:
+    source = StoredRun(plan.run)
+    figures = aggregate(source)
+    is_unchanged = all(summary.num_reused == summary.num_records for summary in summaries.values())
+    if not (is_unchanged and plan.run.exists(REPORT_FILE)):
+        write_report(order.out, order.config)
+        plan.run.write(METRICS_FILE, json.dumps(nested(figures), indent=2, sort_keys=True).encode())
+    report = plan.run.locate(REPORT_FILE)
+    tracked_at = tracker.finished(_record(order, plan.run, source, figures)) if not is_unchanged else ""
+    return Outcome(summaries, report, tracked_at, figures)
+
+
+def _record(order: Order, store: Store, source: StoredRun, figures: Mapping[str, float]) -> RunRecord:
+    texts = {
+        REPORT_FILE: store.read(REPORT_FILE).decode(),
+        CONFIG_FILE: to_yaml(order.config),
+        "distributions.json": json.dumps(distributions(source), indent=1),
+    }
+    done = [row for row in source.facts("animate") if row["status"] == DONE and row.get("clip")]
+    step = max(1, len(done) // max(1, order.config.tracking.num_sample_clips))
+    samples = done[::step][: order.config.tracking.num_sample_clips]
+    clips = {f"clips/{row['clip_id']}.mp4": store.read(row["clip"]) for row in samples}
+    return RunRecord(figures, texts, clips)
+
+
+def _facts(order: Order) -> RunFacts:
+    name = order.out.rstrip("/").rpartition("/")[2] or "run"
+    tags = {
+        "galatea.version": galatea.__version__,
+        "galatea.run_folder": order.out,
+        "galatea.python": platform.python_version(),
+    }
+    return RunFacts(name, to_flat(order.config), tags)
+
+
+def _models(stage: Stage) -> list[dict[str, Any]]:
+    return [asdict(model) for model in stage.models()]
