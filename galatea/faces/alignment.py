@@ -29,7 +29,7 @@ STANDARD_POINTS = np.array(
     ]
 )
 """Image-left eye, image-right eye, nose tip, mouth corners of the standard face, y up, z towards the camera (Deng et
-al. 2019, "Accurate 3D Face Reconstruction with Weakly-Supervised Learning"). EG3D's world: 0.27 p + (0, 0.006, 0.161)."""
+al. 2019, "Accurate 3D Face Reconstruction with Weakly-Supervised Learning"). EG3D's world: 0.27 p + (0, .006, .161)."""
 CROP_UNITS = 700 / 300
 """Side of the crop in units of the standard face: EG3D scales one unit to 300 pixels and keeps 700."""
 CROP_SIZE = 512
@@ -83,8 +83,8 @@ def portrait_crop(
 
     Args:
         image: the upright photo.
-        landmarks_5: image-left eye, image-right eye, nose tip, image-left and image-right mouth corner, in photo
-        pixels. size: side of the result in pixels.
+        landmarks_5: image-left eye, image-right eye, nose tip, image-left and image-right mouth corner (photo pixels).
+        size: side of the result in pixels.
 
     Raises:
         InputError: the points are no face.

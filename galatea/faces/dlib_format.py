@@ -1,13 +1,15 @@
 """Reads dlib's serialised face recognition network into plain records; strict, and nothing is executed.
 
 The format (dlib/serialize.h, dlib/dnn): an integer is a control byte (sign and number of bytes), then its bytes, little
-endian; a number is an integer mantissa and a binary exponent; a string has its length first; a tensor has a version, four
-sizes and raw float32. A network is the versions of its nested layers from output to input, then the layers from input to
-output, each a name, its parameters, and a state that inference does not need. Every byte must be accounted for.
+endian; a number is an integer mantissa and a binary exponent; a string has its length first; a tensor has a version,
+four sizes and raw float32. A network is the versions of its nested layers from output to input, then the layers from
+input to output, each a name, its parameters, and a state that inference does not need. Every byte must be accounted
+for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,7 +70,8 @@ class _Reader:
 
     def expect(self, what: str, got: object, *allowed: object) -> None:
         if got not in allowed:
-            raise ValueError(f"{what} is {got!r} before byte {self.position}, expected {' or '.join(map(repr, allowed))}")
+            wanted = " or ".join(map(repr, allowed))
+            raise ValueError(f"{what} is {got!r} before byte {self.position}, expected {wanted}")
 
     def flag(self) -> bool:
         value = self.take(1)
@@ -161,7 +164,7 @@ def _multipliers(reader: _Reader) -> None:
         reader.number()
 
 
-_DETAILS = {
+_DETAILS: dict[str, Callable[[_Reader], Layer]] = {
     "con_4": _convolution,
     "affine_": _affine,
     "fc_2": _fully_connected,

@@ -1,6 +1,7 @@
 """Identity embeddings: dlib's face recognition ResNet (King 2017, CC0) as a torch module, and the chip it looks at.
 
-Two embeddings closer than 0.6 (Euclidean) show the same person: 99.38% right on Labeled Faces in the Wild, by its author.
+Two embeddings closer than 0.6 (Euclidean) show the same person: 99.38% right on Labeled Faces in the Wild, says its
+author.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from galatea.faces.dlib_format import Layer, Network, read_network
 SAME_PERSON_DISTANCE = 0.6
 CHIP_SIZE = 150
 CHIP_POINTS = (33, 133, 362, 263, 2)
-"""FaceMesh points that dlib's template names: outer and inner corner of the image-left eye, inner and outer corner of the
-image-right eye, base of the nose."""
+"""FaceMesh points that dlib's template names: outer and inner corner of the image-left eye, inner and outer corner of
+the image-right eye, base of the nose."""
 _PADDING = 0.25
 _TEMPLATE = (
     (0.1205750620789, 0.2137274526848),
@@ -65,11 +66,12 @@ class IdentityNet(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(network.mean).reshape(1, 3, 1, 1), persistent=False)
         layers = list(network.layers)
-        if [layer.kind for layer in layers[:4]] != ["con", "affine", "relu", "max_pool"] or network.input_size != CHIP_SIZE:
+        kinds = [layer.kind for layer in layers]
+        if kinds[:4] != ["con", "affine", "relu", "max_pool"] or network.input_size != CHIP_SIZE:
             raise WeightsError(f"{name}: not dlib's face recognition ResNet (its first layers differ).")
         self.stem = _folded(layers[0], layers[1])
         self.blocks = nn.Sequential(*_blocks(layers[4:-2], name))
-        if [layer.kind for layer in layers[-2:]] != ["avg_pool", "fc"]:
+        if kinds[-2:] != ["avg_pool", "fc"]:
             raise WeightsError(f"{name}: not dlib's face recognition ResNet (its last layers differ).")
         outputs, inputs = layers[-1].sizes
         weight = torch.from_numpy(layers[-1].parameters.copy()).reshape(inputs, outputs).T.contiguous()
@@ -152,14 +154,16 @@ def face_chips(
     places = torch.view_as_real(torch.complex(columns, rows)[None] * factor[:, None, None]) + crop_middle[:, :, None]
     # Brought to the chip's scale first, so that nothing aliases.
     scaled = round(CHIP_SIZE / _CHIP_IN_CROP)
-    small = F.interpolate(crops, (scaled, scaled), mode="bilinear", antialias=True) if crops.shape[2] > scaled else crops
+    small = crops
+    if crops.shape[2] > scaled:
+        small = F.interpolate(crops, (scaled, scaled), mode="bilinear", antialias=True)
     return F.grid_sample(small, places * 2 - 1, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def identity_similarity(
     first: Float[Tensor, "batch 128"], second: Float[Tensor, "batch 128"]
 ) -> Float[Tensor, " batch"]:
-    """Turn embedding distances into a similarity: 1 for the same picture, 0.5 at dlib's threshold of 0.6, towards 0 beyond.
+    """Turn embedding distances into a similarity: 1 for the same picture, 0.5 at dlib's threshold of 0.6, 0 far beyond.
 
     The logistic of (0.6 - distance) over a width of 0.1, scaled to be 1 at distance 0.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,11 +14,14 @@ from torch import Tensor
 
 from galatea import weights
 from galatea.errors import ConfigError
+from galatea.faces import identity
 from galatea.faces.detector import Detection, FaceDetector
 from galatea.faces.landmarks import FaceLandmarker, FaceLandmarks
+from galatea.faces.segmentation import PersonMatte
 from galatea.faces.tflite import TFLiteGraph
 from galatea.images import to_tensor
 
+PACKS = ("open", "insightface")
 OPEN_WEIGHTS = ("blazeface_full_range", "facemesh", "iris", "selfie_segmentation", "dlib_face_recognition")
 MIN_FACE_PX = 24.0
 """Smaller detections are dropped: neither landmarks nor an inversion can be had from them."""
@@ -47,7 +51,7 @@ class DetectedFace:
 
 
 class FacePack:
-    """The open pack: MediaPipe's networks as torch modules.
+    """The open pack: MediaPipe's and dlib's networks as torch modules; other packs replace parts of it.
 
     Args:
         device: where the networks run.
@@ -60,12 +64,10 @@ class FacePack:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self.detector = FaceDetector(TFLiteGraph.load(weights.path("blazeface_full_range"))).to(self.device)
-        self.landmarker = FaceLandmarker(
-            self.detector,
-            TFLiteGraph.load(weights.path("facemesh")),
-            TFLiteGraph.load(weights.path("iris")),
-        ).to(self.device)
+        self.detector = FaceDetector(_graph("blazeface_full_range"))
+        self.landmarker = FaceLandmarker(self.detector, _graph("facemesh"), _graph("iris")).to(self.device).eval()
+        self.matte = PersonMatte(_graph("selfie_segmentation")).to(self.device).eval()
+        self.identity_net = identity.IdentityNet.load(weights.path("dlib_face_recognition")).to(self.device).eval()
 
     def models(self) -> tuple[weights.Part, ...]:
         """Facts of the models used, for provenance."""
@@ -92,7 +94,39 @@ class FacePack:
 
     def landmarks(self, crops: Float[Tensor, "batch 3 size size"]) -> FaceLandmarks:
         """Landmarks of portrait crops in [-1, 1]; differentiable with respect to the crops."""
-        return self.landmarker(crops)  # type: ignore[no-any-return]
+        found: FaceLandmarks = self.landmarker(crops)
+        return found
+
+    def segment(self, crops: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 1 size size"]:
+        """How much of each pixel of portrait crops in [-1, 1] is the person, 0..1."""
+        matte: Tensor = self.matte(crops)
+        return matte
+
+    def embed(
+        self, crops: Float[Tensor, "batch 3 size size"], landmarks: FaceLandmarks | None = None
+    ) -> Float[Tensor, "batch dim"]:
+        """Identity embeddings of portrait crops in [-1, 1].
+
+        Args:
+            crops: one face each.
+            landmarks: of the same crops, if already known.
+
+        Returns:
+            Open pack: 128 numbers, Euclidean distance below 0.6 = same person; differentiable in the crops.
+        """
+        points = (landmarks or self.landmarks(crops)).points
+        embedding: Tensor = self.identity_net(identity.face_chips(crops, points))
+        return embedding
+
+    def identity_similarity(
+        self, first: Float[Tensor, "batch dim"], second: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, " batch"]:
+        """Similarity of embeddings: 1 = the same picture, 0.5 = on the threshold of being the same person."""
+        return identity.identity_similarity(first, second)
+
+
+def _graph(name: str) -> TFLiteGraph:
+    return TFLiteGraph.load(weights.path(name))
 
 
 def _patch(
@@ -113,18 +147,22 @@ def _patch(
     return cv2.resize(window, (_PATCH_SIZE, _PATCH_SIZE), interpolation=mode), matrix
 
 
-def open_pack(name: str = "open", device: torch.device | str = "cpu", root: str | None = None) -> FacePack:
+def open_pack(name: str = "open", device: torch.device | str = "cpu", root: str | Path | None = None) -> FacePack:
     """Open a face model pack.
 
     Args:
-        name: "open".
+        name: "open", or "insightface" for detection and identity by InsightFace (non-commercial research only).
         device: where the networks run.
-        root: folder with the pack's models, for packs that the user supplies.
+        root: for "insightface", the folder with the pack's ONNX files; without it, insightface's own cache or download.
 
     Raises:
         ConfigError: unknown name.
         WeightsError: its weights are missing.
     """
-    if name != "open":
-        raise ConfigError(f"faces.pack: unknown face pack {name!r}; expected 'open'.")
-    return FacePack(device)
+    if name == "open":
+        return FacePack(device)
+    if name == "insightface":
+        from galatea.faces.insightface_pack import InsightFacePack  # ONNX Runtime is loaded only where asked for.
+
+        return InsightFacePack(device, root)
+    raise ConfigError(f"faces.pack: unknown face pack {name!r}; expected one of {', '.join(PACKS)}.")
