@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from pipeline.manifest import DONE
+from pipeline.plan import STEPS
 
 QUALITY_COLUMNS = (
     "identity_similarity",
@@ -56,6 +57,38 @@ def distributions(run: Facts, num_bins: int = 30) -> dict[str, dict[str, list[fl
             if len(values):
                 counts, edges = np.histogram(values, bins=num_bins)
                 found[f"{kind}.{column}"] = {"edges": edges.tolist(), "counts": counts.tolist()}
+    return found
+
+
+def quantile_curves(run: Facts, num_steps: int = 20) -> dict[str, list[dict[str, float]]]:
+    """The quality figures by kind of subject, sorted, at even shares: curves that compare runs of different size.
+
+    Returns:
+        kind -> rows {"share": 0..1, column: value, ...}.
+    """
+    rows = [row for row in run.facts("evaluate") if row["status"] == DONE]
+    shares = np.linspace(0, 1, num_steps + 1)
+    curves: dict[str, list[dict[str, float]]] = {}
+    for kind in sorted({str(row["kind"]) for row in rows}):
+        values = {
+            column: _numbers(row.get(column) for row in rows if row["kind"] == kind) for column in QUALITY_COLUMNS
+        }
+        curves[kind] = [
+            {"share": round(float(share), 4)}
+            | {column: float(np.quantile(found, share)) for column, found in values.items() if len(found)}
+            for share in shares
+        ]
+    return curves
+
+
+def stage_seconds(run: Facts) -> list[dict[str, Any]]:
+    """Computing time of each stage: rows {"stage", "seconds", "seconds_per_record"}."""
+    found = []
+    for stage in ("ingest", *STEPS):
+        seconds = {row["source_id"]: float(row["run_seconds"] or 0) for row in run.facts(stage)}
+        if seconds:
+            total = sum(seconds.values())
+            found.append({"stage": stage, "seconds": total, "seconds_per_record": total / len(seconds)})
     return found
 
 

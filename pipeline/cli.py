@@ -167,9 +167,11 @@ def report(
 ) -> None:
     """Write the report page of a run folder anew."""
     from pipeline.config import compose
-    from pipeline.report.write import write_report
+    from pipeline.report.write import write_results
+    from pipeline.storage import Store
 
-    _out.print(write_report(run_folder, compose(overrides or (), config)), highlight=False, soft_wrap=True)
+    composed = compose(overrides or (), config)
+    _out.print(write_results(Store(run_folder, composed.storage.options), composed), highlight=False, soft_wrap=True)
 
 
 @app.command(name="config")
@@ -238,7 +240,8 @@ def _show(outcome: Outcome) -> None:
         _out.print("Nothing to compute: everything was there already.")
     if outcome.tracked_at:
         _out.print(f"Recorded in MLflow at {outcome.tracked_at}", highlight=False, soft_wrap=True)
-    _out.print(f"[bold]Report:[/] {escape(outcome.report)}", highlight=False, soft_wrap=True)
+    if outcome.report:
+        _out.print(f"[bold]Report:[/] {escape(outcome.report)}", highlight=False, soft_wrap=True)
 
 
 def _interrupted() -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import galatea
 from galatea.errors import ConfigError, RunError
-from pipeline.aggregates import aggregate, distributions, nested
+from pipeline.aggregates import aggregate, distributions
 from pipeline.config import Config, to_flat, to_yaml
 from pipeline.driver_names import driver_specs
 from pipeline.executor import RunInterruptedError
 from pipeline.manifest import DONE
 from pipeline.report.source import StoredRun
-from pipeline.report.write import REPORT_FILE, write_report
+from pipeline.report.write import REPORT_FILE, has_current_results, write_results
 from pipeline.run import RunPlan, run, run_one
 from pipeline.run_stage import OnProgress, Progress, StageSummary
 from pipeline.stage_catalogue import STAGES, build_stage
@@ -24,7 +24,7 @@ from pipeline.storage import Store
 from pipeline.tracking import RunFacts, RunRecord, Tracker, open_tracker
 from stages.base import Stage
 
-CONFIG_FILE, METRICS_FILE = "config.yaml", "metrics.json"
+CONFIG_FILE = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,8 @@ class Outcome:
 
     stages: Mapping[str, StageSummary]
     report: str
-    """Where the page is; "" where none was written."""
+    """Where the page is; "" where only some stages ran."""
     tracked_at: str
-    figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def num_computed(self) -> int:
@@ -60,7 +59,7 @@ def carry_out(order: Order, progress: OnProgress) -> Outcome:
     Raises:
         ConfigError: configuration, inputs or drivers are wrong; found before anything expensive.
         WeightsError: a model is not installed; found before anything expensive.
-        TrackingError: the tracking server cannot be reached; found before anything expensive.
+        TrackingError: the tracking server cannot be reached; found when ingest has something to do.
         RunError: the run was aborted; what is finished is kept.
         RunInterruptedError: it was asked to stop; what is finished is kept.
     """
@@ -112,28 +111,23 @@ def _run(order: Order, plan: RunPlan, tracker: Tracker, progress: OnProgress) ->
 
 
 def _close(order: Order, plan: RunPlan, tracker: Tracker, summaries: Mapping[str, StageSummary]) -> Outcome:
-    source = StoredRun(plan.run)
-    figures = aggregate(source)
-    is_unchanged = all(summary.num_reused == summary.num_records for summary in summaries.values())
-    if not (is_unchanged and plan.run.exists(REPORT_FILE)):
-        write_report(order.out, order.config)
-        plan.run.write(METRICS_FILE, json.dumps(nested(figures), indent=2, sort_keys=True).encode())
-    report = plan.run.locate(REPORT_FILE)
-    tracked_at = tracker.finished(_record(order, plan.run, source, figures)) if not is_unchanged else ""
-    return Outcome(summaries, report, tracked_at, figures)
+    is_whole = order.stages == STAGES
+    if is_whole and not has_current_results(plan.run, order.config):
+        write_results(plan.run, order.config)
+    record = _record(order, plan.run, is_whole) if tracker.is_recording else RunRecord()
+    return Outcome(summaries, plan.run.locate(REPORT_FILE) if is_whole else "", tracker.finished(record))
 
 
-def _record(order: Order, store: Store, source: StoredRun, figures: Mapping[str, float]) -> RunRecord:
-    texts = {
-        REPORT_FILE: store.read(REPORT_FILE).decode(),
-        CONFIG_FILE: to_yaml(order.config),
-        "distributions.json": json.dumps(distributions(source), indent=1),
-    }
+def _record(order: Order, store: Store, is_whole: bool) -> RunRecord:
+    source = StoredRun(store)
+    texts = {CONFIG_FILE: to_yaml(order.config), "distributions.json": json.dumps(distributions(source), indent=1)}
+    if is_whole:
+        texts[REPORT_FILE] = store.read(REPORT_FILE).decode()
     done = [row for row in source.facts("animate") if row["status"] == DONE and row.get("clip")]
     step = max(1, len(done) // max(1, order.config.tracking.num_sample_clips))
     samples = done[::step][: order.config.tracking.num_sample_clips]
     clips = {f"clips/{row['clip_id']}.mp4": store.read(row["clip"]) for row in samples}
-    return RunRecord(figures, texts, clips)
+    return RunRecord(aggregate(source), texts, clips)
 
 
 def _facts(order: Order) -> RunFacts:

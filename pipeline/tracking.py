@@ -61,6 +61,10 @@ class RunRecord:
 class Tracker(Protocol):
     """Is told how a run goes."""
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether there is a record that results can be added to."""
+
     def watch(self, progress: Progress) -> None:
         """A stage moved on."""
 
@@ -77,6 +81,11 @@ class Tracker(Protocol):
 class NoTracker:
     """Tracking is off."""
 
+    @property
+    def is_recording(self) -> bool:
+        """Never."""
+        return False
+
     def watch(self, progress: Progress) -> None:
         """Nothing."""
 
@@ -92,27 +101,33 @@ class NoTracker:
 
 
 def open_tracker(config: TrackingConfig, facts: RunFacts) -> Tracker:
-    """Connect to the tracking server.
-
-    Raises:
-        TrackingError: it cannot be reached.
-    """
+    """What records a run; the server is asked when the first stage with something to compute begins."""
     return NoTracker() if config.mode == "off" else MlflowTracker(config, facts)
 
 
 class MlflowTracker:
-    """Records a run in MLflow; the run is created when the first record is computed."""
+    """Records a run in MLflow; an invocation that has nothing to compute leaves no record."""
 
     def __init__(self, config: TrackingConfig, facts: RunFacts) -> None:
+        self._config = config
         self._facts = facts
         self.uri = config.uri or _default_uri()
-        self._client, self._experiment = _connect(self.uri, config)
         self.run_id = ""
 
+    @property
+    def is_recording(self) -> bool:
+        """Once a stage has begun that has something to compute."""
+        return bool(self.run_id)
+
     def watch(self, progress: Progress) -> None:
-        """Create the run with the first record that is computed."""
-        if not self.run_id and progress.done + progress.failed:
-            with _only_warned("create a run"):
+        """Create the run when a stage begins that has something to compute.
+
+        Raises:
+            TrackingError: the server cannot be reached; nothing expensive has happened yet.
+        """
+        if not self.run_id and progress.total > progress.reused:
+            self._client, self._experiment = _connect(self.uri, self._config)
+            with _mlflow_errors("create a run"):
                 self._begin()
 
     def stage_finished(self, summary: StageSummary, models: Sequence[Mapping[str, Any]]) -> None:
