@@ -1,0 +1,218 @@
+"""Carrying the expressed head mesh onto the tri-planes: orthographic z-buffers of a triangle mesh, batched, in plain torch.
+
+A cast looks along one axis of the plane box and keeps, for every plane texel, the outermost triangle. Neural textures are
+then sampled at the texel's UV; depth and normal become plane features, from which the decoder reads signed distances to the
+mesh (Sun et al. 2023, Next3D, rasterise textures the same way; keeping depth as a feature is ours).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+_DEPTH_STEPS = 1 << 24
+_TRIANGLE_BITS = 24
+_BLOCK_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Triangles are tested against square blocks of texels of these sizes; the smallest that holds the triangle is used."""
+
+
+@dataclass(frozen=True)
+class View:
+    """An orthographic view of the plane box: which world axes run along columns, rows and towards the viewer."""
+
+    name: str
+    column_axis: int
+    row_axis: int
+    depth_axis: int
+    depth_sign: int
+
+
+VIEWS = (
+    View("front", 0, 1, 2, 1),
+    View("right", 2, 1, 0, 1),
+    View("left", 2, 1, 0, -1),
+    View("top", 0, 2, 1, 1),
+)
+"""The casts of a head. `right` is seen from +x, `left` from -x. Rows grow with the coordinate, as in EG3D's planes."""
+
+
+@dataclass(frozen=True)
+class MeshTopology:
+    """What does not change between heads: triangles and their corners' texture coordinates.
+
+    Attributes:
+        faces: vertex indices per triangle.
+        uv: texture coordinates per triangle corner, in [0, 1], v up.
+    """
+
+    faces: Int[Tensor, "faces 3"]
+    uv: Float[Tensor, "faces 3 2"]
+
+
+@dataclass(frozen=True)
+class ViewCast:
+    """One view of a batch of heads; texels without mesh have mask 0 and zeros elsewhere.
+
+    Attributes:
+        uv: texture coordinates, in [0, 1].
+        depth: coordinate of the surface towards the viewer, in units of half the plane box ([-1, 1]).
+        normal: unit normals in world axes.
+        mask: 1 where the view sees the mesh.
+    """
+
+    uv: Float[Tensor, "batch rows columns 2"]
+    depth: Float[Tensor, "batch 1 rows columns"]
+    normal: Float[Tensor, "batch 3 rows columns"]
+    mask: Float[Tensor, "batch 1 rows columns"]
+
+
+def vertex_normals(
+    vertices: Float[Tensor, "batch vertices 3"], faces: Int[Tensor, "faces 3"]
+) -> Float[Tensor, "batch vertices 3"]:
+    """Return area-weighted unit normals per vertex, pointing outwards for counter-clockwise triangles."""
+    corners = vertices[:, faces]
+    face_normals = torch.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0], dim=-1)
+    normals = torch.zeros_like(vertices)
+    for corner in range(3):
+        normals.index_add_(1, faces[:, corner], face_normals)
+    return torch.nn.functional.normalize(normals, dim=-1)
+
+
+def winning_triangles(
+    points: Float[Tensor, "batch vertices 2"],
+    depth: Float[Tensor, "batch vertices"],
+    faces: Int[Tensor, "faces 3"],
+    size: tuple[int, int],
+) -> Int[Tensor, "batch rows columns"]:
+    """Return the outermost front-facing triangle at each texel centre, -1 where there is none.
+
+    Depth ties are settled by the triangle's index, so the result does not depend on the order of execution.
+
+    Args:
+        points: (column, row) of every vertex in texels; the centre of the first texel is (0, 0).
+        depth: coordinate towards the viewer in [-1, 1]; the largest wins.
+        faces: vertex indices; triangles that turn clockwise (columns right, rows up) are back faces.
+        size: rows and columns.
+    """
+    batch, (rows, columns) = points.shape[0], size
+    corners = points[:, faces].flatten(0, 1)
+    corner_depth = depth[:, faces].flatten(0, 1)
+    limit = corners.new_tensor([columns - 1, rows - 1])
+    low = corners.amin(1).ceil().clamp_min(0)
+    extent = (torch.minimum(corners.amax(1).floor(), limit) - low + 1).amax(1)
+    extent[((torch.minimum(corners.amax(1).floor(), limit) - low) < 0).any(1) | (_signed_area(corners) <= 1e-9)] = 0
+    winners = torch.full((batch * rows * columns,), -1, dtype=torch.int64, device=points.device)
+    smaller = 0
+    for block in _BLOCK_SIZES + ((max(size),) if max(size) > _BLOCK_SIZES[-1] else ()):
+        chosen = ((extent > smaller) & (extent <= block)).nonzero()[:, 0]
+        smaller = block
+        if chosen.numel():
+            _splat(winners, corners[chosen], corner_depth[chosen], low[chosen].long(), chosen, (block, faces.shape[0], *size))
+    return torch.where(winners < 0, -1, winners & ((1 << _TRIANGLE_BITS) - 1)).view(batch, rows, columns)
+
+
+def _signed_area(corners: Float[Tensor, "n 3 2"]) -> Float[Tensor, "n"]:
+    one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    return one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]
+
+
+def _splat(
+    winners: Int[Tensor, "texels"],
+    corners: Float[Tensor, "n 3 2"],
+    corner_depth: Float[Tensor, "n 3"],
+    low: Int[Tensor, "n 2"],
+    chosen: Int[Tensor, "n"],
+    layout: tuple[int, int, int, int],
+) -> None:
+    """Offer each triangle to the texels of its block; `winners` keeps the largest (depth, triangle) key."""
+    block, num_faces, rows, columns = layout
+    step = torch.arange(block, device=low.device)
+    column = low[:, 0, None, None] + step
+    row = low[:, 1, None, None] + step[:, None]
+    weights = barycentric(corners[:, None, None], column.to(corners.dtype), row.to(corners.dtype))
+    inside = (torch.stack(torch.broadcast_tensors(*weights)).amin(0) >= -1e-6) & (column < columns) & (row < rows)
+    depth = sum(weight * corner_depth[:, i, None, None] for i, weight in enumerate(weights))
+    quantised = ((torch.as_tensor(depth) + 1.5) * (_DEPTH_STEPS / 3)).long().clamp(0, _DEPTH_STEPS - 1)
+    key = (quantised << _TRIANGLE_BITS) | (chosen % num_faces)[:, None, None]
+    texel = ((chosen // num_faces)[:, None, None] * rows + row) * columns + column
+    winners.scatter_reduce_(0, texel[inside], key[inside], "amax")
+
+
+def barycentric(
+    corners: Float[Tensor, "*batch 3 2"], column: Float[Tensor, "*batch"], row: Float[Tensor, "*batch"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the barycentric weights of (column, row) in triangles; they sum to one and are negative outside."""
+    a, b, c = corners[..., 0, :], corners[..., 1, :], corners[..., 2, :]
+    ab, ac = b - a, c - a
+    area = ab[..., 0] * ac[..., 1] - ab[..., 1] * ac[..., 0]
+    area = torch.where(area.abs() < 1e-12, torch.ones_like(area), area)
+    x, y = column - a[..., 0], row - a[..., 1]
+    second = (x * ac[..., 1] - y * ac[..., 0]) / area
+    third = (ab[..., 0] * y - ab[..., 1] * x) / area
+    return 1 - second - third, second, third
+
+
+def cast_triangles(
+    vertices: Float[Tensor, "batch vertices 3"], faces: Int[Tensor, "faces 3"], view: View, size: int
+) -> Int[Tensor, "batch size size"]:
+    """Return the triangle that a view sees at each texel of a plane of `size`; vertices in half boxes ([-1, 1])."""
+    points, depth = _in_view(vertices, view, size)
+    # A view whose axes form a left-handed triple shows counter-clockwise triangles clockwise.
+    handed = _handedness(view)
+    ordered = faces if handed > 0 else faces[:, [0, 2, 1]]
+    return winning_triangles(points, depth, ordered, (size, size))
+
+
+def _handedness(view: View) -> int:
+    cyclic = (view.column_axis + 1) % 3 == view.row_axis
+    return view.depth_sign if cyclic else -view.depth_sign
+
+
+def _in_view(vertices: Tensor, view: View, size: int) -> tuple[Tensor, Tensor]:
+    plane = torch.stack([vertices[..., view.column_axis], vertices[..., view.row_axis]], -1)
+    return (plane * 0.5 + 0.5) * size - 0.5, vertices[..., view.depth_axis] * view.depth_sign
+
+
+def resolve_cast(
+    triangles: Int[Tensor, "batch rows columns"],
+    vertices: Float[Tensor, "batch vertices 3"],
+    normals: Float[Tensor, "batch vertices 3"],
+    topology: MeshTopology,
+    view: View,
+) -> ViewCast:
+    """Interpolate texture coordinates, depth and normals at the texels of a cast; differentiable in the vertices."""
+    batch, rows, columns = triangles.shape
+    mask: Bool[Tensor, "batch rows columns"] = triangles >= 0
+    where = mask.flatten().nonzero()[:, 0]
+    triangle = triangles.flatten()[where].long()
+    person = where // (rows * columns)
+    corner_index = topology.faces[triangle] + (person * vertices.shape[1])[:, None]
+    corners = vertices.flatten(0, 1)[corner_index]
+    points, depth = _in_view(corners, view, columns)
+    column, row = (where % columns).to(points.dtype), (where // columns % rows).to(points.dtype)
+    weights = torch.stack(barycentric(points, column, row), -1)
+    uv = (weights[..., None] * topology.uv[triangle]).sum(1)
+    normal = (weights[..., None] * normals.flatten(0, 1)[corner_index]).sum(1)
+    values = torch.cat([uv, (weights * depth).sum(1, keepdim=True), normal], 1)
+    maps = values.new_zeros(batch * rows * columns, 6).index_copy(0, where, values)
+    maps = maps.view(batch, rows, columns, 6)
+    geometry = maps[..., 2:].permute(0, 3, 1, 2)
+    return ViewCast(maps[..., :2], geometry[:, :1], geometry[:, 1:4], mask[:, None].to(vertices.dtype))
+
+
+def cast_views(
+    vertices: Float[Tensor, "batch vertices 3"], topology: MeshTopology, sizes: Sequence[int]
+) -> tuple[ViewCast, ...]:
+    """Cast heads onto all `VIEWS`; `vertices` in half boxes, one size a view."""
+    normals = vertex_normals(vertices, topology.faces)
+    with torch.no_grad():
+        triangles = [
+            cast_triangles(vertices, topology.faces, view, size) for view, size in zip(VIEWS, sizes, strict=True)
+        ]
+    return tuple(
+        resolve_cast(seen, vertices, normals, topology, view) for seen, view in zip(triangles, VIEWS, strict=True)
+    )
