@@ -1,0 +1,513 @@
+"""The anchored generator: tri-planes painted through the expressed head mesh (Sun et al. 2023, Next3D, arXiv 2211.11208).
+
+`w` paints a neural texture in the head's UV space and static planes for hair; identity and expression move the mesh, whose
+orthographic casts carry the texture into the planes. Expression is therefore exact by construction, and a photo's texture,
+once lifted into the UV space, moves with it. Where we differ from Next3D: the planes keep the mesh's depth, so that the
+decoder reads signed distances; static planes are aligned to the skull; no second, warped feature volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from galatea.eg3d.carry import VIEWS, MeshTopology, ViewCast, cast_views
+from galatea.eg3d.generator import Rendering
+from galatea.eg3d.painting import HarmonicLight, MixedMaps, SemanticMapping, resample_axes
+from galatea.eg3d.rays import Rays, camera_rays
+from galatea.eg3d.superresolution import SuperResolution, SuperResolutionSpec
+from galatea.eg3d.surface import (
+    NUM_SURFACE_CHANNELS,
+    Box,
+    SurfaceDecoder,
+    SurfacePlanes,
+    SurfaceSampling,
+    composite,
+    guided_depths,
+    pack,
+    tabulate,
+    unpack,
+)
+from galatea.errors import ConfigError
+
+_GEOMETRY_CHANNELS = 5
+"""Depth, normal and mask of a cast."""
+_SKULL_HEIGHT = 0.8
+"""The upper part of the head (half boxes from the crown) that static planes are aligned to: the jaw does not move it."""
+
+
+class HeadCoefficientsLike(Protocol):
+    """Identity and expression of heads (`galatea.morphable.head.HeadCoefficients`)."""
+
+    @property
+    def identity(self) -> Float[Tensor, "batch num_identity"]:
+        """Identity coefficients in standard deviations."""
+        ...
+
+    @property
+    def expression(self) -> Float[Tensor, "batch 52"]:
+        """ARKit expression coefficients."""
+        ...
+
+
+class HeadMesh(Protocol):
+    """The part of `galatea.morphable.head.HeadModel` that the generator reads."""
+
+    faces: Int[Tensor, "faces 3"]
+    uv: Float[Tensor, "faces 3 2"]
+
+    @property
+    def num_identity(self) -> int:
+        """Number of identity coefficients."""
+        ...
+
+    def vertices(
+        self, identity: Float[Tensor, "batch num_identity"], expression: Float[Tensor, "batch 52"]
+    ) -> Float[Tensor, "batch vertices 3"]:
+        """Return vertices in world space."""
+        ...
+
+
+@dataclass(frozen=True)
+class AnchoredConfig:
+    """Architecture of an anchored generator.
+
+    Attributes:
+        code_fields: name and width of the fields of the semantic code z, in order.
+        w_dim: width of w.
+        texture_channels: channels of the neural texture; the first three are reflectance, [0,1].
+        texture_size: size of the neural texture.
+        texture_synthesis_size: resolution of the network that paints it.
+        num_texture_maps: basis maps of the reflectance.
+        static_channels: channels of each static plane.
+        static_size: size of a static plane.
+        num_static_maps: basis maps of the static planes.
+        synthesis_base: width of both synthesis networks at resolution r is `synthesis_base // r`, at most 64.
+        front_size: size of the front plane.
+        side_size: size of side and top planes, half of `front_size`.
+        plane_features: features of a plane, besides the surface channels.
+        num_features: rendered features besides colour.
+        neural_rendering_resolution: size of the volume-rendered image.
+        superresolution_widths: channels of the super-resolution's two blocks.
+        is_superresolved: the image is the super-resolution's; otherwise the rendered image, enlarged.
+        box: the cube that the planes cover.
+        sampling: how rays are sampled.
+    """
+
+    code_fields: tuple[tuple[str, int], ...]
+    w_dim: int = 128
+    texture_channels: int = 16
+    texture_size: int = 256
+    texture_synthesis_size: int = 128
+    num_texture_maps: int = 16
+    static_channels: int = 16
+    static_size: int = 64
+    num_static_maps: int = 10
+    synthesis_base: int = 2048
+    front_size: int = 256
+    side_size: int = 128
+    plane_features: int = 26
+    num_features: int = 9
+    neural_rendering_resolution: int = 128
+    superresolution_widths: tuple[int, int] = (32, 16)
+    is_superresolved: bool = False
+    box: Box = field(default_factory=Box)
+    sampling: SurfaceSampling = field(default_factory=SurfaceSampling)
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        if not self.code_fields or any(width < 1 for _, width in self.code_fields):
+            raise ConfigError(f"code_fields: expected (name, width >= 1) pairs, got {self.code_fields}")
+        if self.front_size != 2 * self.side_size:
+            raise ConfigError(f"side_size: expected half of front_size ({self.front_size}), got {self.side_size}")
+        if self.texture_channels < 4:
+            raise ConfigError(f"texture_channels: expected at least 4, got {self.texture_channels}")
+
+    @property
+    def z_dim(self) -> int:
+        """Width of the semantic code."""
+        return sum(width for _, width in self.code_fields)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> AnchoredConfig:
+        """Build from plain JSON values.
+
+        Raises:
+            ConfigError: if a key is unknown or missing.
+        """
+        plain = dict(values)
+        try:
+            plain["code_fields"] = tuple((str(name), int(width)) for name, width in plain["code_fields"])
+            plain["superresolution_widths"] = tuple(plain.get("superresolution_widths", (32, 16)))
+            if "box" in plain:
+                plain["box"] = Box(tuple(plain["box"]["centre"]), plain["box"]["half"])
+            if "sampling" in plain:
+                plain["sampling"] = SurfaceSampling(**plain["sampling"])
+            return cls(**plain)
+        except (TypeError, KeyError) as error:
+            raise ConfigError(f"configuration of an anchored generator: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class HeadCast:
+    """Heads cast onto the planes: what `planes` needs of identity and expression; reuse it while they stay the same.
+
+    Attributes:
+        views: the casts, in the order of `VIEWS`.
+        skull: centre and half extent of the skull (batch, 3, 2), half boxes, to which static planes are aligned.
+    """
+
+    views: tuple[ViewCast, ...]
+    skull: Float[Tensor, "batch 3 2"]
+
+    @property
+    def batch_size(self) -> int:
+        """Number of heads."""
+        return self.skull.shape[0]
+
+    def select(self, index: Int[Tensor, "n"] | slice) -> HeadCast:
+        """Return some of the heads."""
+        views = tuple(ViewCast(v.uv[index], v.depth[index], v.normal[index], v.mask[index]) for v in self.views)
+        return HeadCast(views, self.skull[index])
+
+
+class PlaneFusion(nn.Module):
+    """Turns texture, geometry and static features of one view into plane features."""
+
+    def __init__(self, in_channels: int, out_channels: int, hidden: int = 32) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(in_channels, hidden, 3, padding=1)
+        self.conv1 = nn.Conv2d(hidden, out_channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "batch in_channels size size"]) -> Float[Tensor, "batch out_channels size size"]:
+        """Return features."""
+        out: Tensor = self.conv1(F.leaky_relu(self.conv0(x), 0.2))
+        return out
+
+
+class AnchoredGenerator(nn.Module):
+    """A 3D portrait generator whose planes are anchored on a head mesh.
+
+    Args:
+        config: architecture.
+        mesh: the head model; not part of the state dict.
+    """
+
+    is_anchored = True
+    c_dim = 25
+    sha256: str = ""
+    template_skull: Tensor
+
+    def __init__(self, config: AnchoredConfig, mesh: HeadMesh) -> None:
+        super().__init__()
+        self.config = config
+        self._mesh = (mesh,)
+        texture_basis = (config.num_texture_maps, 3, config.texture_size)
+        self.texture = MixedMaps(
+            config.w_dim, config.texture_channels, config.texture_synthesis_size, config.synthesis_base, texture_basis
+        )
+        with torch.no_grad():
+            self.texture.mean.fill_(0.5)
+        num_static = len(VIEWS) * config.static_channels
+        static_basis = (config.num_static_maps, num_static, config.static_size)
+        self.static = MixedMaps(config.w_dim, num_static, config.static_size, config.synthesis_base, static_basis)
+        self.light = HarmonicLight(config.w_dim)
+        self.mapping_network = SemanticMapping(config.z_dim, config.w_dim, self.num_ws)
+        in_channels = config.texture_channels + _GEOMETRY_CHANNELS + config.static_channels
+        self.fusion = nn.ModuleList(PlaneFusion(in_channels, config.plane_features) for _ in VIEWS)
+        self.decoder = SurfaceDecoder(config.plane_features, config.num_features)
+        spec = SuperResolutionSpec(config.neural_rendering_resolution, config.superresolution_widths, False)
+        self.superresolution = SuperResolution(spec, config.w_dim, 3 + config.num_features + 1, img_channels=4)
+        self._used_vertices = torch.unique(mesh.faces)
+        resting = torch.zeros(1, mesh.num_identity, device=mesh.faces.device)
+        self.register_buffer("template_skull", self.measure_skull(resting)[0], persistent=False)
+
+    @property
+    def mesh(self) -> HeadMesh:
+        """The head model."""
+        return self._mesh[0]
+
+    @property
+    def z_dim(self) -> int:
+        """Width of the semantic code."""
+        return self.config.z_dim
+
+    @property
+    def w_dim(self) -> int:
+        """Width of w."""
+        return self.config.w_dim
+
+    @property
+    def num_ws(self) -> int:
+        """Layers that read a w: those of the texture, of the static planes, then the light."""
+        return self.texture.num_ws + self.static.num_ws + 1
+
+    @property
+    def w_avg(self) -> Float[Tensor, "w_dim"]:
+        """Mean w over the training codes."""
+        return self.mapping_network.w_avg
+
+    @property
+    def neural_rendering_resolution(self) -> int:
+        """Size of the volume-rendered image unless asked otherwise."""
+        return self.config.neural_rendering_resolution
+
+    @property
+    def img_resolution(self) -> int:
+        """Size of the final image."""
+        return 2 * self.config.neural_rendering_resolution
+
+    @property
+    def code_fields(self) -> Mapping[str, slice]:
+        """Where each field of the semantic code lies in z."""
+        fields, start = {}, 0
+        for name, width in self.config.code_fields:
+            fields[name] = slice(start, start + width)
+            start += width
+        return MappingProxyType(fields)
+
+    @property
+    def residual_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Additive maps per identity: reflectance in UV space, fine and coarse, and the static planes."""
+        config = self.config
+        return MappingProxyType(
+            {
+                "texture": (3, config.texture_size, config.texture_size),
+                "texture_coarse": (3, 16, 16),
+                "static": (len(VIEWS) * config.static_channels, config.static_size, config.static_size),
+            }
+        )
+
+    def mapping(
+        self,
+        z: Float[Tensor, "batch z_dim"],
+        c: Float[Tensor, "batch 25"] | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Float[Tensor, "batch num_ws w_dim"]:
+        """Return `w_plus` of semantic codes; the camera `c` has no influence.
+
+        Raises:
+            ValueError: if z has another width than the code.
+        """
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            raise ValueError(f"z: expected shape (batch, {self.z_dim}), got {tuple(z.shape)}")
+        ws: Tensor = self.mapping_network(z)
+        if truncation_psi == 1.0:
+            return ws
+        cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff
+        return torch.cat([self.w_avg.lerp(ws[:, :cutoff], truncation_psi), ws[:, cutoff:]], dim=1)
+
+    def cast(self, head: HeadCoefficientsLike) -> HeadCast:
+        """Cast heads onto the planes; differentiable in the coefficients (through depth and normals)."""
+        mesh, box = self.mesh, self.config.box
+        vertices = box.enter(mesh.vertices(head.identity, head.expression).float())
+        topology = MeshTopology(mesh.faces.to(vertices.device), mesh.uv.to(vertices.device).float())
+        sizes = (self.config.front_size, *[self.config.side_size] * (len(VIEWS) - 1))
+        return HeadCast(cast_views(vertices, topology, sizes), self.measure_skull(head.identity))
+
+    def measure_skull(self, identity: Float[Tensor, "batch num_identity"]) -> Float[Tensor, "batch 3 2"]:
+        """Return centre and half extent (half boxes) of the upper head along each axis, at rest."""
+        neutral = self.mesh.vertices(identity, identity.new_zeros(identity.shape[0], 52)).float()
+        neutral = self.config.box.enter(neutral[:, self._used_vertices.to(neutral.device)])
+        is_skull = (neutral[..., 1] > neutral[..., 1].amax(1, keepdim=True) - _SKULL_HEIGHT)[..., None]
+        low = torch.where(is_skull, neutral, torch.full_like(neutral, 9.0)).amin(1)
+        high = torch.where(is_skull, neutral, torch.full_like(neutral, -9.0)).amax(1)
+        bottom = high[:, 1] - 1.2 * (high[:, 0] - low[:, 0])
+        low = torch.stack([low[:, 0], bottom, low[:, 2]], 1)
+        return torch.stack([(low + high) / 2, (high - low) / 2], dim=-1)
+
+    def view_planes(
+        self,
+        ws: Float[Tensor, "batch num_ws w_dim"],
+        cast: HeadCast,
+        residuals: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Float[Tensor, "batch channels size size"], ...]:
+        """Return the planes of every view in the order of `VIEWS`; `planes` packs them."""
+        residuals = residuals or {}
+        unknown = set(residuals) - set(self.residual_shapes)
+        if unknown:
+            raise ValueError(f"residuals: expected some of {sorted(self.residual_shapes)}, got {sorted(unknown)}")
+        num_texture = self.texture.num_ws
+        texture: Tensor = self.texture(ws[:, :num_texture])
+        texture = _add_texture(texture, residuals)
+        static: Tensor = self.static(ws[:, num_texture:-1])
+        if "static" in residuals:
+            static = static + residuals["static"].to(static.dtype)
+        statics = static.chunk(len(VIEWS), dim=1)
+        return tuple(self._view_plane(index, texture, statics[index], cast, ws[:, -1]) for index in range(len(VIEWS)))
+
+    def _view_plane(self, index: int, texture: Tensor, static: Tensor, cast: HeadCast, w: Tensor) -> Tensor:
+        """Return one view's plane: surface channels, then features."""
+        seen = cast.views[index]
+        grid = seen.uv * 2 - 1
+        # UV grows upwards, rows of the texture downwards.
+        grid = torch.stack([grid[..., 0], -grid[..., 1]], dim=-1)
+        painted = F.grid_sample(texture.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+        painted = painted * seen.mask
+        colour = painted[:, :3] * self.light(w, seen.normal).float()
+        static = self._align(static, cast.skull, index, seen.mask.shape[-1])
+        features = self.fusion[index](
+            torch.cat([painted.to(static.dtype), seen.depth, seen.normal, seen.mask, static], dim=1)
+        )
+        view = VIEWS[index]
+        facing = (seen.normal[:, view.depth_axis : view.depth_axis + 1] * view.depth_sign).clamp_min(0) * seen.mask
+        return torch.cat([colour, seen.mask, _spread_depth(seen), facing, features.float()], dim=1)
+
+    def _align(self, static: Tensor, skull: Float[Tensor, "batch 3 2"], index: int, size: int) -> Tensor:
+        """Move a static plane from the template's skull to each head's, and enlarge it to the plane."""
+        view = VIEWS[index]
+        places = (torch.arange(size, device=skull.device, dtype=skull.dtype) + 0.5) * (2 / size) - 1
+        rows, columns = (
+            self.template_skull[axis, 0]
+            + (places - skull[:, axis, :1]) * (self.template_skull[axis, 1] / skull[:, axis, 1:])
+            for axis in (view.row_axis, view.column_axis)
+        )
+        return resample_axes(static, rows, columns)
+
+    def planes(
+        self,
+        ws: Float[Tensor, "batch num_ws w_dim"],
+        head: HeadCoefficientsLike | HeadCast | None = None,
+        residuals: Mapping[str, Tensor] | None = None,
+    ) -> Float[Tensor, "batch 2 channels size size"]:
+        """Return planes: the front plane, and a mosaic of the planes seen from +x, -x and +y.
+
+        Args:
+            ws: `w_plus`.
+            head: identity and expression, or their cast (`cast`), of batch 1 or as many as `ws`; None: the mean head
+                at rest.
+            residuals: additive maps by name (`residual_shapes`), with a leading batch axis of 1 or as many as `ws`.
+
+        Raises:
+            ValueError: if batches do not go together or a residual is unknown.
+        """
+        return pack(self.view_planes(ws, self._matching_cast(head, ws), residuals))
+
+    def _matching_cast(self, head: HeadCoefficientsLike | HeadCast | None, ws: Tensor) -> HeadCast:
+        if head is None:
+            head = _RestingHead(ws.new_zeros(1, self.mesh.num_identity), ws.new_zeros(1, 52))
+        cast = head if isinstance(head, HeadCast) else self.cast(head)
+        if cast.batch_size == 1 and ws.shape[0] > 1:
+            return cast.select(torch.zeros(ws.shape[0], dtype=torch.long, device=ws.device))
+        if cast.batch_size != ws.shape[0]:
+            raise ValueError(f"head: expected a batch of 1 or {ws.shape[0]} (as ws), got {cast.batch_size}")
+        return cast
+
+    def render_rays(
+        self,
+        planes: SurfacePlanes,
+        rays: Rays,
+        generator: torch.Generator | None = None,
+        sampling: SurfaceSampling | None = None,
+    ) -> tuple[Float[Tensor, "batch rays channels"], Float[Tensor, "batch rays 1"], Float[Tensor, "batch rays 1"]]:
+        """Return colour [0,1] and features times opacity, alpha and depth along rays (as many heads as ray batches)."""
+        box = self.config.box
+        depths, ends = guided_depths(planes.geometry(), rays, box, sampling or self.config.sampling, generator)
+        points = rays.origins[..., None, :] + depths[..., None] * rays.directions[..., None, :]
+        values, density = self.decoder(planes, box.enter(points).flatten(1, 2))
+        values = values.view(*depths.shape, -1)
+        return composite(values, density.view(depths.shape) / box.half, depths, ends)
+
+    def render(
+        self,
+        planes: Float[Tensor, "planes_batch 2 channels size size"],
+        c: Float[Tensor, "batch 25"],
+        ws: Float[Tensor, "ws_batch num_ws w_dim"],
+        resolution: int | None = None,
+        generator: torch.Generator | None = None,
+        rays: Rays | None = None,
+    ) -> Rendering:
+        """Render planes from cameras.
+
+        Colours are not premultiplied: where alpha is 0 they are black. All of it is differentiable, also in `c`.
+
+        Args:
+            planes: from `planes`; a batch of 1 is seen by every camera.
+            c: camera labels.
+            ws: `w_plus` for the super-resolution, batch of 1 or one per camera.
+            resolution: size of the volume-rendered image.
+            generator: jitters samples along rays.
+            rays: explicit rays instead of those of `c`, resolution x resolution of them, row by row.
+        """
+        size = self.neural_rendering_resolution if resolution is None else resolution
+        rays = camera_rays(c, size) if rays is None else rays
+        batch = rays.origins.shape[0]
+        table = tabulate(unpack(planes))
+        if planes.shape[0] == 1 and batch > 1:
+            table = SurfacePlanes(table.front, table.side, table.top, table.sizes)
+        values, alpha, depth = self.render_rays(table, rays, generator)
+        maps = [v.transpose(1, 2).reshape(batch, -1, size, size) for v in (values, alpha, depth)]
+        return self._finish(maps[0], maps[1], maps[2], ws)
+
+    def _finish(self, values: Tensor, alpha: Tensor, depth: Tensor, ws: Tensor) -> Rendering:
+        """Divide colours by opacity and bring them to image size."""
+        raw = unpremultiply(values[:, :3], alpha)
+        final = self.enlarge(values, alpha, ws)
+        image = unpremultiply(final[:, :3], final[:, 3:])
+        return Rendering(image, raw, depth, alpha, image_alpha=final[:, 3:].clamp(0, 1), features=values)
+
+    def enlarge(self, values: Tensor, alpha: Tensor, ws: Tensor) -> Float[Tensor, "batch 4 size size"]:
+        """Return colour times opacity and opacity at image size."""
+        size = (self.img_resolution, self.img_resolution)
+        base = F.interpolate(torch.cat([values[:, :3], alpha], 1), size, mode="bicubic", align_corners=False)
+        if not self.config.is_superresolved:
+            return base
+        inputs = torch.cat([values, alpha], 1)
+        detail: Tensor = self.superresolution(torch.zeros_like(inputs[:, :4]), inputs, ws)
+        return base + detail
+
+    def synthesis(
+        self,
+        ws: Float[Tensor, "batch num_ws w_dim"],
+        c: Float[Tensor, "batch 25"],
+        head: HeadCoefficientsLike | HeadCast | None = None,
+        residuals: Mapping[str, Tensor] | None = None,
+    ) -> Rendering:
+        """Return the view of `w_plus` from camera `c` (`planes`, then `render`)."""
+        return self.render(self.planes(ws, head, residuals), c, ws)
+
+
+@dataclass(frozen=True)
+class _RestingHead:
+    identity: Tensor
+    expression: Tensor
+
+
+def unpremultiply(colour: Float[Tensor, "batch 3 h w"], alpha: Float[Tensor, "batch 1 h w"]) -> Tensor:
+    """Return colours in [-1,1] from colours [0,1] times opacity; black where there is nothing."""
+    return (colour / alpha.clamp_min(0.02)).clamp(-0.1, 1.1) * 2 - 1
+
+
+def _add_texture(texture: Tensor, residuals: Mapping[str, Tensor]) -> Tensor:
+    """Add the reflectance residuals."""
+    size = texture.shape[-2:]
+    colour = texture[:, :3]
+    if "texture" in residuals:
+        colour = colour + residuals["texture"].to(texture.dtype)
+    if "texture_coarse" in residuals:
+        coarse = residuals["texture_coarse"].to(texture.dtype)
+        colour = colour + F.interpolate(coarse, size, mode="bilinear", align_corners=False)
+    return torch.cat([colour, texture[:, 3:]], dim=1)
+
+
+def _spread_depth(seen: ViewCast) -> Float[Tensor, "batch 1 size size"]:
+    """Continue the surface two texels beyond its outline, so that bilinear reads at the outline are sound."""
+    filled = torch.where(seen.mask > 0, seen.depth, torch.full_like(seen.depth, -1.0))
+    return torch.where(seen.mask > 0, seen.depth, F.max_pool2d(filled, 5, 1, 2))
+

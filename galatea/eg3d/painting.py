@@ -1,0 +1,121 @@
+"""What paints an anchored head: a neural texture in UV space and static planes, both steered by `w`.
+
+A StyleGAN2 synthesis network gives what varies smoothly with `w`; a small basis of full-resolution maps, mixed by a linear
+read-out of `w`, gives fine detail (skin, brows, lips, eyes, hair outlines) that a small network would take long to learn.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from galatea.eg3d.mapping import FullyConnectedLayer
+from galatea.eg3d.synthesis import SynthesisNetwork
+
+NUM_HARMONICS = 9
+"""Spherical harmonics up to degree 2 describe diffuse light to about 1% (Ramamoorthi and Hanrahan 2001)."""
+
+
+class SemanticMapping(nn.Module):
+    """From a semantic code to `w`: a linear path, which keeps directions of the code straight in `w`, plus a small MLP."""
+
+    w_avg: Tensor
+
+    def __init__(self, z_dim: int, w_dim: int, num_ws: int) -> None:
+        super().__init__()
+        self.z_dim, self.num_ws = z_dim, num_ws
+        self.direct = FullyConnectedLayer(z_dim, w_dim)
+        self.fc0 = FullyConnectedLayer(z_dim, w_dim, "lrelu")
+        self.fc1 = FullyConnectedLayer(w_dim, w_dim)
+        self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    def forward(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch num_ws w_dim"]:
+        """Return the same `w` for every layer."""
+        w = self.direct(z) + self.fc1(self.fc0(z))
+        return w[:, None].expand(-1, self.num_ws, -1)
+
+
+class MixedMaps(nn.Module):
+    """Maps painted by a synthesis network, plus a mean and a mix of basis maps at their own, finer resolution.
+
+    Args:
+        w_dim: width of w.
+        num_channels: channels painted by the synthesis network.
+        synthesis_resolution: its size.
+        channel_base: its width at resolution r is `channel_base // r`, at most 64.
+        basis: (maps, channels, size); the basis adds to the first `channels` channels.
+    """
+
+    def __init__(
+        self, w_dim: int, num_channels: int, synthesis_resolution: int, channel_base: int, basis: tuple[int, int, int]
+    ) -> None:
+        super().__init__()
+        num_maps, basis_channels, self.size = basis
+        self.synthesis = SynthesisNetwork(w_dim, synthesis_resolution, num_channels, channel_base, 64)
+        self.mean = nn.Parameter(torch.zeros(basis_channels, self.size, self.size))
+        self.basis = nn.Parameter(torch.randn(num_maps, basis_channels, self.size, self.size) * 0.02)
+        self.coefficients = FullyConnectedLayer(w_dim, num_maps)
+        self.synthesis_gain = nn.Parameter(torch.tensor(0.1))
+
+    @property
+    def num_ws(self) -> int:
+        """Layers that read a w: those of the synthesis network and the coefficients of the basis."""
+        return self.synthesis.num_ws + 1
+
+    def forward(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Float[Tensor, "batch num_channels size size"]:
+        """Return the maps."""
+        smooth: Tensor = self.synthesis(ws[:, :-1], "none") * self.synthesis_gain
+        if smooth.shape[-1] != self.size:
+            smooth = F.interpolate(smooth, (self.size, self.size), mode="bilinear", align_corners=False)
+        channels = self.basis.shape[1]
+        detail = self.mean + (self.coefficients(ws[:, -1]) @ self.basis.flatten(1)).view(-1, *self.basis.shape[1:])
+        return torch.cat([smooth[:, :channels] + detail, smooth[:, channels:]], dim=1)
+
+
+class HarmonicLight(nn.Module):
+    """Diffuse light from all directions, read from `w`; starts as plain white light."""
+
+    def __init__(self, w_dim: int) -> None:
+        super().__init__()
+        self.read = nn.Linear(w_dim, 3 * NUM_HARMONICS)
+        nn.init.zeros_(self.read.weight)
+        nn.init.zeros_(self.read.bias)
+
+    def forward(
+        self, w: Float[Tensor, "batch w_dim"], normal: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Return the light that falls on surfaces of these normals; 1 is full white light."""
+        light = self.read(w).view(-1, 3, NUM_HARMONICS)
+        return 1.0 + torch.einsum("bck,bkhw->bchw", light, harmonics(normal))
+
+
+def harmonics(normal: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 9 height width"]:
+    """Return real spherical harmonics of degree 0 to 2, without their constant factors."""
+    x, y, z = normal.unbind(1)
+    return torch.stack([torch.ones_like(x), x, y, z, x * y, y * z, x * z, x * x - y * y, 3 * z * z - 1], dim=1)
+
+
+def resample_axes(
+    maps: Float[Tensor, "batch channels rows columns"],
+    rows: Float[Tensor, "batch out_rows"],
+    columns: Float[Tensor, "batch out_columns"],
+) -> Float[Tensor, "batch channels out_rows out_columns"]:
+    """Read maps on a grid whose axes are moved independently, bilinearly, held at the border.
+
+    Two matrix products, so that it is fast in low precision and its gradient is deterministic on every device.
+
+    Args:
+        maps: what is read.
+        rows: where each output row lies in the input, in [-1, 1] from the first row's edge to the last one's.
+        columns: the same for columns.
+    """
+    by_rows = _interpolation(rows, maps.shape[2]).to(maps.dtype)
+    by_columns = _interpolation(columns, maps.shape[3]).to(maps.dtype)
+    return by_rows[:, None] @ maps @ by_columns[:, None].transpose(2, 3)
+
+
+def _interpolation(places: Float[Tensor, "batch n"], size: int) -> Float[Tensor, "batch n size"]:
+    texel = ((places * 0.5 + 0.5) * size - 0.5).clamp(0, size - 1)
+    return (1 - (texel[..., None] - torch.arange(size, device=places.device, dtype=places.dtype)).abs()).clamp_min(0)

@@ -1,0 +1,310 @@
+"""Volume rendering around a head surface that planes carry: point features, signed distances, guided samples.
+
+The planes of an anchored head hold, besides features, the surface's depth along their axis. A point lies inside the head
+if it lies behind the surface in every view, so the largest of the views' signed distances is a good distance to the head;
+density starts from it (VolSDF, Yariv et al. 2021, equation 2, with a logistic in place of the Laplace CDF), and ray
+samples are spent around its zero (where others spend a second pass).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from galatea.eg3d.carry import VIEWS
+from galatea.eg3d.mapping import FullyConnectedLayer
+from galatea.eg3d.rays import Rays
+from galatea.errors import ConfigError
+
+MASK, DEPTH, FACING = 3, 4, 5
+NUM_SURFACE_CHANNELS = 6
+"""Channels of a view plane: 0-2 colour times mask, 3 mask, 4 depth, 5 normal towards the viewer times mask, then features."""
+_MIDLINE = 0.06
+"""Side planes fade in over this |x| (half boxes), so that left and right meet without a seam."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """The cube that the planes cover, in world units."""
+
+    centre: tuple[float, float, float] = (0.0, 0.02, 0.03)
+    half: float = 0.42
+
+    def enter(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
+        """Return points in half boxes: [-1, 1] inside."""
+        return (points - torch.tensor(self.centre, device=points.device, dtype=points.dtype)) / self.half
+
+
+@dataclass(frozen=True)
+class SurfaceSampling:
+    """How rays are sampled; lengths in world units.
+
+    Attributes:
+        num_search: steps of the search for the surface (distances only, cheap).
+        num_surface: decoded samples around the surface.
+        num_free: decoded samples in front of it, or along the whole ray where there is no surface.
+        surface_width: half the length around the surface that `num_surface` samples cover.
+        hair_reach: how far in front of the surface free samples start.
+    """
+
+    num_search: int = 40
+    num_surface: int = 6
+    num_free: int = 8
+    surface_width: float = 0.012
+    hair_reach: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        for name in ("num_search", "num_surface", "num_free"):
+            if getattr(self, name) < 2:
+                raise ConfigError(f"{name}: expected at least 2, got {getattr(self, name)}")
+        for name in ("surface_width", "hair_reach"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name}: expected a positive length, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class SurfacePlanes:
+    """View planes of a batch of heads as tables of texels, ready to be read at points.
+
+    Attributes:
+        front, side, top: (batch, rows * columns, channels); side holds the view from +x, then the one from -x.
+        sizes: texels per side of front, side and top.
+    """
+
+    front: Float[Tensor, "batch front_texels channels"]
+    side: Float[Tensor, "batch side_texels channels"]
+    top: Float[Tensor, "batch top_texels channels"]
+    sizes: tuple[int, int, int]
+
+    def geometry(self) -> SurfacePlanes:
+        """Return mask and depth only, without gradient, for the search along rays."""
+        keep = slice(MASK, DEPTH + 1)
+        return SurfacePlanes(*(t.detach()[..., keep].contiguous() for t in (self.front, self.side, self.top)), self.sizes)
+
+
+def _table(maps: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch texels channels"]:
+    return maps.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def tabulate(views: tuple[Tensor, ...]) -> SurfacePlanes:
+    """Return view planes (in the order of `VIEWS`) as tables."""
+    front, right, left, top = views
+    side = torch.cat([_table(right), _table(left)], dim=1)
+    return SurfacePlanes(_table(front), side, _table(top), (front.shape[-1], right.shape[-1], top.shape[-1]))
+
+
+def pack(views: tuple[Tensor, ...]) -> Float[Tensor, "batch 2 channels size size"]:
+    """Return view planes as one tensor: the front plane, and a mosaic of right | left over top | nothing."""
+    front, right, left, top = views
+    mosaic = torch.cat([torch.cat([right, left], 3), torch.cat([top, torch.zeros_like(top)], 3)], 2)
+    if mosaic.shape[-1] != front.shape[-1]:
+        raise ValueError(f"side planes: expected half of {front.shape[-1]} texels, got {right.shape[-1]}")
+    return torch.stack([front, mosaic], dim=1)
+
+
+def unpack(planes: Float[Tensor, "batch 2 channels size size"]) -> tuple[Tensor, ...]:
+    """Return the view planes of a packed tensor; inverse of `pack`.
+
+    Raises:
+        ValueError: if the tensor is not one of `pack`.
+    """
+    if planes.ndim != 5 or planes.shape[1] != 2:
+        raise ValueError(f"planes: expected (batch, 2, channels, size, size), got {tuple(planes.shape)}")
+    half = planes.shape[-1] // 2
+    mosaic = planes[:, 1]
+    return planes[:, 0], mosaic[..., :half, :half], mosaic[..., :half, half:], mosaic[..., half:, :half]
+
+
+def _read(
+    table: Float[Tensor, "tables texels channels"],
+    columns: Float[Tensor, "batch n"],
+    rows: Float[Tensor, "batch n"],
+    size: int,
+    tile: Tensor | None = None,
+) -> Float[Tensor, "batch n channels"]:
+    """Read a table bilinearly at plane coordinates in [-1, 1], held at the border; `tile` picks one of stacked planes."""
+    x = ((columns * 0.5 + 0.5) * size - 0.5).clamp(0, size - 1)
+    y = ((rows * 0.5 + 0.5) * size - 0.5).clamp(0, size - 1)
+    x0, y0 = x.detach().floor().clamp_max(size - 2), y.detach().floor().clamp_max(size - 2)
+    fx, fy = x - x0, y - y0
+    start = (y0 * size + x0).long()
+    if tile is not None:
+        start = start + tile.long() * (size * size)
+    if table.shape[0] > 1:
+        start = start + torch.arange(table.shape[0], device=start.device)[:, None] * table.shape[1]
+    texels = torch.stack([start, start + 1, start + size, start + size + 1], dim=-1)
+    weights = torch.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], dim=-1)
+    rows_of_table = table.flatten(0, 1)
+    read = F.embedding_bag(
+        texels.flatten(0, 1), rows_of_table, per_sample_weights=weights.flatten(0, 1).to(table.dtype), mode="sum"
+    )
+    return read.view(*columns.shape, -1)
+
+
+def read_views(planes: SurfacePlanes, q: Float[Tensor, "batch n 3"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what front, side (of the point's own half) and top planes hold at points in half boxes."""
+    x, y, z = q.unbind(-1)
+    return (
+        _read(planes.front, x, y, planes.sizes[0]),
+        _read(planes.side, z, y, planes.sizes[1], tile=x.detach() < 0),
+        _read(planes.top, x, z, planes.sizes[2]),
+    )
+
+
+def view_distances(
+    masks: tuple[Tensor, Tensor, Tensor], depths: tuple[Tensor, Tensor, Tensor], q: Float[Tensor, "batch n 3"], sizes: tuple[int, int, int]
+) -> Float[Tensor, "batch n 3"]:
+    """Return signed distances (half boxes, negative inside) along each view, outlines included.
+
+    Where a view's bilinear mask falls under one half, the point is outside its outline, by about that part of a texel.
+    """
+    along = (q[..., 2], q[..., 0].abs(), q[..., 1])
+    outline = [(0.5 - mask) * (2.0 / size) for mask, size in zip(masks, sizes, strict=True)]
+    return torch.stack([torch.maximum(a - d, o) for a, d, o in zip(along, depths, outline, strict=True)], dim=-1)
+
+
+def head_distance(planes: SurfacePlanes, q: Float[Tensor, "batch n 3"]) -> Float[Tensor, "batch n"]:
+    """Return the distance to the head (half boxes, negative inside) from planes of `SurfacePlanes.geometry`."""
+    front, side, top = read_views(planes, q)
+    masks, depths = (front[..., 0], side[..., 0], top[..., 0]), (front[..., 1], side[..., 1], top[..., 1])
+    return view_distances(masks, depths, q, planes.sizes).amax(-1)
+
+
+def box_interval(rays: Rays, box: Box) -> tuple[Float[Tensor, "batch rays"], Float[Tensor, "batch rays"]]:
+    """Return where rays enter and leave the box (world units along the ray); equal where they miss it."""
+    origin = box.enter(rays.origins)
+    step = rays.directions / box.half
+    step = torch.where(step.abs() < 1e-9, torch.full_like(step, 1e-9), step)
+    first, second = (-1 - origin) / step, (1 - origin) / step
+    near = torch.minimum(first, second).amax(-1).clamp_min(0)
+    return near, torch.maximum(torch.maximum(first, second).amin(-1), near)
+
+
+@torch.no_grad()
+def find_surface(
+    planes: SurfacePlanes, rays: Rays, box: Box, num_steps: int
+) -> tuple[Float[Tensor, "batch rays"], Bool[Tensor, "batch rays"], Tensor, Tensor]:
+    """March rays to the head: depth of the first crossing (or of the closest approach), whether it hits, near, far."""
+    near, far = box_interval(rays, box)
+    fraction = (torch.arange(num_steps, device=near.device, dtype=near.dtype) + 0.5) / num_steps
+    depths = near[..., None] + (far - near)[..., None] * fraction
+    q = box.enter(rays.origins[..., None, :] + depths[..., None] * rays.directions[..., None, :])
+    distance = head_distance(planes, q.flatten(1, 2)).view(depths.shape)
+    distance = torch.where((far - near)[..., None] > 1e-6, distance, torch.ones_like(distance))
+    inside = distance < 0
+    is_hit = inside.any(-1)
+    first = inside.to(torch.uint8).argmax(-1)
+    closest = torch.where(is_hit, first, distance.argmin(-1))[..., None]
+    before = (closest - 1).clamp_min(0)
+    d0, d1 = distance.gather(-1, before)[..., 0], distance.gather(-1, closest)[..., 0]
+    t0, t1 = depths.gather(-1, before)[..., 0], depths.gather(-1, closest)[..., 0]
+    crossing = t0 + (t1 - t0) * (d0 / (d0 - d1).clamp_min(1e-6)).clamp(0, 1)
+    return torch.where(is_hit, crossing, t1), is_hit, near, far
+
+
+@torch.no_grad()
+def guided_depths(
+    planes: SurfacePlanes, rays: Rays, box: Box, sampling: SurfaceSampling, generator: torch.Generator | None
+) -> tuple[Float[Tensor, "batch rays samples"], Float[Tensor, "batch rays"]]:
+    """Return sorted sample depths and the far end of every ray; a generator jitters within strata."""
+    surface, is_hit, near, far = find_surface(planes, rays, box, sampling.num_search)
+    start = torch.where(is_hit, torch.maximum(near, surface - sampling.hair_reach), near)
+    stop = torch.where(is_hit, torch.maximum(surface, start), far)
+    free = start[..., None] + (stop - start)[..., None] * _strata(surface, sampling.num_free, generator)
+    around = surface[..., None] + sampling.surface_width * (2 * _strata(surface, sampling.num_surface, generator) - 1)
+    depths = torch.cat([free, torch.minimum(torch.maximum(around, near[..., None]), far[..., None])], -1)
+    return depths.sort(-1).values, torch.where(is_hit, torch.minimum(surface + 2 * sampling.surface_width, far), far)
+
+
+def _strata(like: Tensor, count: int, generator: torch.Generator | None) -> Float[Tensor, "batch rays count"]:
+    if generator is None:
+        jitter = torch.full((*like.shape, count), 0.5, device=like.device, dtype=like.dtype)
+    else:
+        jitter = torch.rand((*like.shape, count), generator=generator, device=like.device, dtype=like.dtype)
+    return (torch.arange(count, device=like.device, dtype=like.dtype) + jitter) / count
+
+
+class SurfaceDecoder(nn.Module):
+    """From plane features and signed distances to colour, density and features for the super-resolution.
+
+    Args:
+        num_features: features of a view plane, without the surface channels.
+        num_outputs: features that come out besides colour.
+        hidden_dim: width of the hidden layers.
+    """
+
+    def __init__(self, num_features: int, num_outputs: int, hidden_dim: int = 64) -> None:
+        super().__init__()
+        self.num_outputs = num_outputs
+        self.fc0 = FullyConnectedLayer(num_features + 3 * len(VIEWS[:3]) + 4, hidden_dim, "lrelu")
+        self.fc1 = FullyConnectedLayer(hidden_dim, hidden_dim, "lrelu")
+        self.out = FullyConnectedLayer(hidden_dim, 3 + 3 + num_outputs)
+        with torch.no_grad():
+            self.out.weight.mul_(0.1)
+        self.log_sharpness = nn.Parameter(torch.tensor(5.0))
+
+    def forward(
+        self, planes: SurfacePlanes, q: Float[Tensor, "batch n 3"]
+    ) -> tuple[Float[Tensor, "batch n channels"], Float[Tensor, "batch n"]]:
+        """Return colour (in [0,1], not clamped) followed by features, and density per half box, at points."""
+        views = read_views(planes, q)
+        fade = (q[..., 0].abs() / _MIDLINE).clamp(0, 1)[..., None]
+        distances = view_distances(_channel(views, MASK), _channel(views, DEPTH), q, planes.sizes)
+        base, near, confidence = _surface_colour(views, distances, fade)
+        features = views[0] + views[1] * fade + views[2]
+        inputs = [features[..., NUM_SURFACE_CHANNELS:], torch.tanh(4 * distances), torch.tanh(30 * distances), near]
+        x = torch.cat([*inputs, base, confidence], dim=-1)
+        raw = self.out(self.fc1(self.fc0(x))).float()
+        colour = base * torch.sigmoid(raw[..., :1] + 3.0) + raw[..., 3:6]
+        sharpness = self.log_sharpness.exp()
+        offset = 0.1 * torch.tanh(raw[..., 1])
+        density = sharpness * torch.sigmoid(-(distances.amax(-1) + offset) * sharpness) + 30 * F.softplus(
+            raw[..., 2] - 5.0
+        )
+        return torch.cat([colour, raw[..., 6:]], dim=-1), density
+
+
+def _channel(views: tuple[Tensor, Tensor, Tensor], index: int) -> tuple[Tensor, Tensor, Tensor]:
+    front, side, top = (view[..., index] for view in views)
+    return front, side, top
+
+
+def _surface_colour(
+    views: tuple[Tensor, Tensor, Tensor], distances: Float[Tensor, "batch n 3"], fade: Float[Tensor, "batch n 1"]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mesh's colour at points, blended from the views that see it best, their nearness, and its confidence."""
+    masks = torch.stack(_channel(views, MASK), -1)
+    facing = (torch.stack(_channel(views, FACING), -1) / masks.clamp_min(0.05)).clamp(0, 1)
+    near = torch.exp(-(distances / 0.05).square().clamp_max(20))
+    weight = masks * near * facing.square()
+    weight = torch.cat([weight[..., :1], weight[..., 1:2] * fade, weight[..., 2:]], -1)
+    colours = torch.stack([view[..., :3] for view in views], -2) / masks[..., None].clamp_min(0.05)
+    total = weight.sum(-1, keepdim=True)
+    base = (weight[..., None] * colours).sum(-2) / (total + 1e-3)
+    return base, near, total / (total + 1e-3)
+
+
+def composite(
+    values: Float[Tensor, "batch rays samples channels"],
+    density: Float[Tensor, "batch rays samples"],
+    depths: Float[Tensor, "batch rays samples"],
+    ends: Float[Tensor, "batch rays"],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return values times opacity, alpha (both summed along rays) and expected depth (NeRF, equation 3)."""
+    steps = torch.diff(torch.cat([depths, torch.maximum(ends[..., None], depths[..., -1:])], -1), dim=-1)
+    optical = density * steps
+    alpha = 1 - torch.exp(-optical)
+    before = F.pad(torch.cumsum(optical, -1)[..., :-1], (1, 0))
+    weights = alpha * torch.exp(-before)
+    total = weights.sum(-1, keepdim=True)
+    depth = ((weights * depths).sum(-1, keepdim=True) + 1e-6 * ends[..., None]) / (total + 1e-6)
+    return (weights[..., None, :] @ values)[..., 0, :], total, depth
