@@ -20,25 +20,23 @@ from torch import Tensor, nn
 
 from galatea.eg3d.carry import VIEWS, MeshTopology, ViewCast, cast_views
 from galatea.eg3d.generator import Rendering
+from galatea.eg3d.lookup import read_bilinear
 from galatea.eg3d.painting import HarmonicLight, MixedMaps, SemanticMapping, resample_axes
 from galatea.eg3d.rays import Rays, camera_rays
 from galatea.eg3d.superresolution import SuperResolution, SuperResolutionSpec
 from galatea.eg3d.surface import (
-    NUM_SURFACE_CHANNELS,
     Box,
     SurfaceDecoder,
-    SurfacePlanes,
     SurfaceSampling,
+    SurfaceTables,
+    ViewPlanes,
     composite,
     guided_depths,
-    pack,
-    tabulate,
-    unpack,
 )
 from galatea.errors import ConfigError
 
 _GEOMETRY_CHANNELS = 5
-"""Depth, normal and mask of a cast."""
+"""Mask, depth and normal of a cast."""
 _SKULL_HEIGHT = 0.8
 """The upper part of the head (half boxes from the crown) that static planes are aligned to: the jaw does not move it."""
 
@@ -88,10 +86,10 @@ class AnchoredConfig:
         num_texture_maps: basis maps of the reflectance.
         static_channels: channels of each static plane.
         static_size: size of a static plane.
+        static_synthesis_size: resolution of the network that paints them.
         num_static_maps: basis maps of the static planes.
         synthesis_base: width of both synthesis networks at resolution r is `synthesis_base // r`, at most 64.
-        front_size: size of the front plane.
-        side_size: size of side and top planes, half of `front_size`.
+        plane_size: size of the planes' features; their surface channels are twice as large.
         plane_features: features of a plane, besides the surface channels.
         num_features: rendered features besides colour.
         neural_rendering_resolution: size of the volume-rendered image.
@@ -105,14 +103,14 @@ class AnchoredConfig:
     w_dim: int = 128
     texture_channels: int = 16
     texture_size: int = 256
-    texture_synthesis_size: int = 128
+    texture_synthesis_size: int = 64
     num_texture_maps: int = 16
     static_channels: int = 16
     static_size: int = 64
+    static_synthesis_size: int = 32
     num_static_maps: int = 10
     synthesis_base: int = 2048
-    front_size: int = 256
-    side_size: int = 128
+    plane_size: int = 128
     plane_features: int = 26
     num_features: int = 9
     neural_rendering_resolution: int = 128
@@ -129,8 +127,6 @@ class AnchoredConfig:
         """
         if not self.code_fields or any(width < 1 for _, width in self.code_fields):
             raise ConfigError(f"code_fields: expected (name, width >= 1) pairs, got {self.code_fields}")
-        if self.front_size != 2 * self.side_size:
-            raise ConfigError(f"side_size: expected half of front_size ({self.front_size}), got {self.side_size}")
         if self.texture_channels < 4:
             raise ConfigError(f"texture_channels: expected at least 4, got {self.texture_channels}")
 
@@ -182,17 +178,17 @@ class HeadCast:
 
     def select(self, index: Int[Tensor, "n"] | slice) -> HeadCast:
         """Return some of the heads."""
-        views = tuple(ViewCast(v.uv[index], v.depth[index], v.normal[index], v.mask[index]) for v in self.views)
+        views = tuple(ViewCast(v.uv[index], v.normal[index], v.surface[index]) for v in self.views)
         return HeadCast(views, self.skull[index])
 
 
 class PlaneFusion(nn.Module):
     """Turns texture, geometry and static features of one view into plane features."""
 
-    def __init__(self, in_channels: int, out_channels: int, hidden: int = 32) -> None:
+    def __init__(self, in_channels: int, out_channels: int, hidden: int = 24) -> None:
         super().__init__()
         self.conv0 = nn.Conv2d(in_channels, hidden, 3, padding=1)
-        self.conv1 = nn.Conv2d(hidden, out_channels, 3, padding=1)
+        self.conv1 = nn.Conv2d(hidden, out_channels, 1)
 
     def forward(self, x: Float[Tensor, "batch in_channels size size"]) -> Float[Tensor, "batch out_channels size size"]:
         """Return features."""
@@ -225,7 +221,9 @@ class AnchoredGenerator(nn.Module):
             self.texture.mean.fill_(0.5)
         num_static = len(VIEWS) * config.static_channels
         static_basis = (config.num_static_maps, num_static, config.static_size)
-        self.static = MixedMaps(config.w_dim, num_static, config.static_size, config.synthesis_base, static_basis)
+        self.static = MixedMaps(
+            config.w_dim, num_static, config.static_synthesis_size, config.synthesis_base, static_basis
+        )
         self.light = HarmonicLight(config.w_dim)
         self.mapping_network = SemanticMapping(config.z_dim, config.w_dim, self.num_ws)
         in_channels = config.texture_channels + _GEOMETRY_CHANNELS + config.static_channels
@@ -318,7 +316,7 @@ class AnchoredGenerator(nn.Module):
         mesh, box = self.mesh, self.config.box
         vertices = box.enter(mesh.vertices(head.identity, head.expression).float())
         topology = MeshTopology(mesh.faces.to(vertices.device), mesh.uv.to(vertices.device).float())
-        sizes = (self.config.front_size, *[self.config.side_size] * (len(VIEWS) - 1))
+        sizes = [2 * self.config.plane_size] * len(VIEWS)
         return HeadCast(cast_views(vertices, topology, sizes), self.measure_skull(head.identity))
 
     def measure_skull(self, identity: Float[Tensor, "batch num_identity"]) -> Float[Tensor, "batch 3 2"]:
@@ -337,37 +335,38 @@ class AnchoredGenerator(nn.Module):
         ws: Float[Tensor, "batch num_ws w_dim"],
         cast: HeadCast,
         residuals: Mapping[str, Tensor] | None = None,
-    ) -> tuple[Float[Tensor, "batch channels size size"], ...]:
-        """Return the planes of every view in the order of `VIEWS`; `planes` packs them."""
+    ) -> ViewPlanes:
+        """Return the planes of every view; `planes` packs them into one tensor."""
         residuals = residuals or {}
         unknown = set(residuals) - set(self.residual_shapes)
         if unknown:
             raise ValueError(f"residuals: expected some of {sorted(self.residual_shapes)}, got {sorted(unknown)}")
         num_texture = self.texture.num_ws
-        texture: Tensor = self.texture(ws[:, :num_texture])
-        texture = _add_texture(texture, residuals)
-        static: Tensor = self.static(ws[:, num_texture:-1])
+        reflectance, texture = self.texture(ws[:, :num_texture])
+        reflectance = _add_reflectance(reflectance, residuals)
+        static, _ = self.static(ws[:, num_texture:-1])
         if "static" in residuals:
-            static = static + residuals["static"].to(static.dtype)
-        statics = static.chunk(len(VIEWS), dim=1)
-        return tuple(self._view_plane(index, texture, statics[index], cast, ws[:, -1]) for index in range(len(VIEWS)))
+            static = static + residuals["static"]
+        views = [
+            self._view_plane(index, (reflectance, texture, part), cast, ws[:, -1])
+            for index, part in enumerate(static.chunk(len(VIEWS), dim=1))
+        ]
+        return ViewPlanes(*(torch.stack(maps, dim=1) for maps in zip(*views, strict=True)))
 
-    def _view_plane(self, index: int, texture: Tensor, static: Tensor, cast: HeadCast, w: Tensor) -> Tensor:
-        """Return one view's plane: surface channels, then features."""
+    def _view_plane(
+        self, index: int, painted: tuple[Tensor, Tensor, Tensor], cast: HeadCast, w: Tensor
+    ) -> tuple[Float[Tensor, "batch size2 size2 6"], Float[Tensor, "batch size size channels"]]:
+        """Return one view's surface channels and features."""
         seen = cast.views[index]
-        grid = seen.uv * 2 - 1
-        # UV grows upwards, rows of the texture downwards.
-        grid = torch.stack([grid[..., 0], -grid[..., 1]], dim=-1)
-        painted = F.grid_sample(texture.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
-        painted = painted * seen.mask
-        colour = painted[:, :3] * self.light(w, seen.normal).float()
-        static = self._align(static, cast.skull, index, seen.mask.shape[-1])
-        features = self.fusion[index](
-            torch.cat([painted.to(static.dtype), seen.depth, seen.normal, seen.mask, static], dim=1)
-        )
-        view = VIEWS[index]
-        facing = (seen.normal[:, view.depth_axis : view.depth_axis + 1] * view.depth_sign).clamp_min(0) * seen.mask
-        return torch.cat([colour, seen.mask, _spread_depth(seen), facing, features.float()], dim=1)
+        reflectance, texture, static = painted
+        colour = sample_texture(reflectance, seen) * self.light(w, seen.normal)
+        surface = torch.cat([colour, seen.surface], dim=-1)
+        coarse = ViewCast(*(maps[:, ::2, ::2] for maps in (seen.uv, seen.normal, seen.surface)))
+        by_texel = [sample_texture(texture, coarse), surface[:, ::2, ::2, :5], coarse.normal]
+        aligned = self._align(static, cast.skull, index, coarse.mask.shape[-1])
+        inputs = torch.cat([maps.permute(0, 3, 1, 2) for maps in by_texel] + [aligned.float()], dim=1)
+        features = self.fusion[index](inputs.contiguous(memory_format=torch.channels_last))
+        return surface, features.float().permute(0, 2, 3, 1)
 
     def _align(self, static: Tensor, skull: Float[Tensor, "batch 3 2"], index: int, size: int) -> Tensor:
         """Move a static plane from the template's skull to each head's, and enlarge it to the plane."""
@@ -385,8 +384,8 @@ class AnchoredGenerator(nn.Module):
         ws: Float[Tensor, "batch num_ws w_dim"],
         head: HeadCoefficientsLike | HeadCast | None = None,
         residuals: Mapping[str, Tensor] | None = None,
-    ) -> Float[Tensor, "batch 2 channels size size"]:
-        """Return planes: the front plane, and a mosaic of the planes seen from +x, -x and +y.
+    ) -> Float[Tensor, "batch views channels size size"]:
+        """Return the planes seen from the front, +x, -x and above, packed into one tensor (`ViewPlanes.pack`).
 
         Args:
             ws: `w_plus`.
@@ -397,7 +396,7 @@ class AnchoredGenerator(nn.Module):
         Raises:
             ValueError: if batches do not go together or a residual is unknown.
         """
-        return pack(self.view_planes(ws, self._matching_cast(head, ws), residuals))
+        return self.view_planes(ws, self._matching_cast(head, ws), residuals).pack()
 
     def _matching_cast(self, head: HeadCoefficientsLike | HeadCast | None, ws: Tensor) -> HeadCast:
         if head is None:
@@ -411,22 +410,22 @@ class AnchoredGenerator(nn.Module):
 
     def render_rays(
         self,
-        planes: SurfacePlanes,
+        tables: SurfaceTables,
         rays: Rays,
         generator: torch.Generator | None = None,
         sampling: SurfaceSampling | None = None,
     ) -> tuple[Float[Tensor, "batch rays channels"], Float[Tensor, "batch rays 1"], Float[Tensor, "batch rays 1"]]:
         """Return colour [0,1] and features times opacity, alpha and depth along rays (as many heads as ray batches)."""
         box = self.config.box
-        depths, ends = guided_depths(planes.geometry(), rays, box, sampling or self.config.sampling, generator)
+        depths, ends = guided_depths(tables, rays, box, sampling or self.config.sampling, generator)
         points = rays.origins[..., None, :] + depths[..., None] * rays.directions[..., None, :]
-        values, density = self.decoder(planes, box.enter(points).flatten(1, 2))
+        values, density = self.decoder(tables, box.enter(points).flatten(1, 2))
         values = values.view(*depths.shape, -1)
         return composite(values, density.view(depths.shape) / box.half, depths, ends)
 
     def render(
         self,
-        planes: Float[Tensor, "planes_batch 2 channels size size"],
+        planes: Float[Tensor, "planes_batch views channels size size"],
         c: Float[Tensor, "batch 25"],
         ws: Float[Tensor, "ws_batch num_ws w_dim"],
         resolution: int | None = None,
@@ -448,10 +447,9 @@ class AnchoredGenerator(nn.Module):
         size = self.neural_rendering_resolution if resolution is None else resolution
         rays = camera_rays(c, size) if rays is None else rays
         batch = rays.origins.shape[0]
-        table = tabulate(unpack(planes))
-        if planes.shape[0] == 1 and batch > 1:
-            table = SurfacePlanes(table.front, table.side, table.top, table.sizes)
-        values, alpha, depth = self.render_rays(table, rays, generator)
+        if planes.shape[0] not in (1, batch):
+            raise ValueError(f"planes: expected a batch of 1 or {batch} (as cameras), got {planes.shape[0]}")
+        values, alpha, depth = self.render_rays(SurfaceTables.of(ViewPlanes.unpack(planes)), rays, generator)
         maps = [v.transpose(1, 2).reshape(batch, -1, size, size) for v in (values, alpha, depth)]
         return self._finish(maps[0], maps[1], maps[2], ws)
 
@@ -494,20 +492,27 @@ def unpremultiply(colour: Float[Tensor, "batch 3 h w"], alpha: Float[Tensor, "ba
     return (colour / alpha.clamp_min(0.02)).clamp(-0.1, 1.1) * 2 - 1
 
 
-def _add_texture(texture: Tensor, residuals: Mapping[str, Tensor]) -> Tensor:
-    """Add the reflectance residuals."""
-    size = texture.shape[-2:]
-    colour = texture[:, :3]
+def _add_reflectance(reflectance: Tensor, residuals: Mapping[str, Tensor]) -> Tensor:
+    """Add the residuals of the reflectance, fine and coarse."""
     if "texture" in residuals:
-        colour = colour + residuals["texture"].to(texture.dtype)
+        reflectance = reflectance + residuals["texture"]
     if "texture_coarse" in residuals:
-        coarse = residuals["texture_coarse"].to(texture.dtype)
-        colour = colour + F.interpolate(coarse, size, mode="bilinear", align_corners=False)
-    return torch.cat([colour, texture[:, 3:]], dim=1)
+        size = reflectance.shape[-2:]
+        coarse = F.interpolate(residuals["texture_coarse"], size, mode="bilinear", align_corners=False)
+        reflectance = reflectance + coarse
+    return reflectance
 
 
-def _spread_depth(seen: ViewCast) -> Float[Tensor, "batch 1 size size"]:
-    """Continue the surface two texels beyond its outline, so that bilinear reads at the outline are sound."""
-    filled = torch.where(seen.mask > 0, seen.depth, torch.full_like(seen.depth, -1.0))
-    return torch.where(seen.mask > 0, seen.depth, F.max_pool2d(filled, 5, 1, 2))
-
+def sample_texture(
+    texture: Float[Tensor, "batch channels height width"], seen: ViewCast
+) -> Float[Tensor, "batch rows columns channels"]:
+    """Read a texture (first row at v = 1) where a cast sees the mesh; zero elsewhere."""
+    batch, channels, height, width = texture.shape
+    rows, columns = seen.uv.shape[1:3]
+    where = seen.mask.flatten().nonzero()[:, 0]
+    u, v = seen.uv.flatten(0, 2)[where].unbind(-1)
+    table = texture.float().permute(0, 2, 3, 1).reshape(-1, channels)
+    start = where // (rows * columns) * (height * width)
+    read = read_bilinear(table, (u * width - 0.5, (1 - v) * height - 0.5), (height, width), start)
+    maps = read.new_zeros(batch * rows * columns, channels).index_copy(0, where, read)
+    return maps.view(batch, rows, columns, channels)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -55,19 +56,24 @@ class MeshTopology:
 
 @dataclass(frozen=True)
 class ViewCast:
-    """One view of a batch of heads; texels without mesh have mask 0 and zeros elsewhere.
+    """One view of a batch of heads; texels without mesh have zeros.
 
     Attributes:
         uv: texture coordinates, in [0, 1].
-        depth: coordinate of the surface towards the viewer, in units of half the plane box ([-1, 1]).
         normal: unit normals in world axes.
-        mask: 1 where the view sees the mesh.
+        surface: mask (1 where the view sees the mesh); coordinate of the surface towards the viewer in half boxes,
+            continued two texels beyond the outline so that bilinear reads there are sound, -1 elsewhere; and how far
+            the normal points to the viewer (0..1).
     """
 
     uv: Float[Tensor, "batch rows columns 2"]
-    depth: Float[Tensor, "batch 1 rows columns"]
-    normal: Float[Tensor, "batch 3 rows columns"]
-    mask: Float[Tensor, "batch 1 rows columns"]
+    normal: Float[Tensor, "batch rows columns 3"]
+    surface: Float[Tensor, "batch rows columns 3"]
+
+    @property
+    def mask(self) -> Float[Tensor, "batch rows columns"]:
+        """1 where the view sees the mesh."""
+        return self.surface[..., 0]
 
 
 def vertex_normals(
@@ -197,11 +203,28 @@ def resolve_cast(
     weights = torch.stack(barycentric(points, column, row), -1)
     uv = (weights[..., None] * topology.uv[triangle]).sum(1)
     normal = (weights[..., None] * normals.flatten(0, 1)[corner_index]).sum(1)
-    values = torch.cat([uv, (weights * depth).sum(1, keepdim=True), normal], 1)
-    maps = values.new_zeros(batch * rows * columns, 6).index_copy(0, where, values)
-    maps = maps.view(batch, rows, columns, 6)
-    geometry = maps[..., 2:].permute(0, 3, 1, 2)
-    return ViewCast(maps[..., :2], geometry[:, :1], geometry[:, 1:4], mask[:, None].to(vertices.dtype))
+    facing = (normal[:, view.depth_axis, None] * view.depth_sign).clamp_min(0)
+    values = torch.cat([uv, normal, (weights * depth).sum(1, keepdim=True), facing], 1)
+    maps = values.new_zeros(batch * rows * columns, 7).index_copy(0, where, values)
+    maps = maps.view(batch, rows, columns, 7)
+    depth = spread_depth(maps[..., 5], mask)
+    surface = torch.stack([mask.to(depth.dtype), depth, maps[..., 6]], dim=-1)
+    return ViewCast(maps[..., :2], maps[..., 2:5], surface)
+
+
+def spread_depth(
+    depth: Float[Tensor, "batch rows columns"], mask: Bool[Tensor, "batch rows columns"]
+) -> Float[Tensor, "batch rows columns"]:
+    """Continue a surface two texels beyond its outline with its outermost neighbour; -1 farther out."""
+    filled = torch.where(mask, depth, torch.full_like(depth, -1.0))
+    wide = filled
+    for axis in (1, 2):
+        padded = F.pad(wide, (2, 2, 0, 0) if axis == 2 else (0, 0, 2, 2), value=-1.0)
+        size = wide.shape[axis]
+        shifted = [padded.narrow(axis, start, size) for start in range(5)]
+        wide = torch.maximum(torch.maximum(shifted[0], shifted[1]), torch.maximum(shifted[3], shifted[4]))
+        wide = torch.maximum(wide, shifted[2])
+    return torch.where(mask, depth, wide)
 
 
 def cast_views(

@@ -38,14 +38,14 @@ class SemanticMapping(nn.Module):
 
 
 class MixedMaps(nn.Module):
-    """Maps painted by a synthesis network, plus a mean and a mix of basis maps at their own, finer resolution.
+    """Maps painted by a small synthesis network, and finer ones mixed from a basis.
 
     Args:
         w_dim: width of w.
         num_channels: channels painted by the synthesis network.
         synthesis_resolution: its size.
         channel_base: its width at resolution r is `channel_base // r`, at most 64.
-        basis: (maps, channels, size); the basis adds to the first `channels` channels.
+        basis: (maps, channels, size) of the basis, which refines the first channels.
     """
 
     def __init__(
@@ -64,14 +64,17 @@ class MixedMaps(nn.Module):
         """Layers that read a w: those of the synthesis network and the coefficients of the basis."""
         return self.synthesis.num_ws + 1
 
-    def forward(self, ws: Float[Tensor, "batch num_ws w_dim"]) -> Float[Tensor, "batch num_channels size size"]:
-        """Return the maps."""
-        smooth: Tensor = self.synthesis(ws[:, :-1], "none") * self.synthesis_gain
-        if smooth.shape[-1] != self.size:
-            smooth = F.interpolate(smooth, (self.size, self.size), mode="bilinear", align_corners=False)
-        channels = self.basis.shape[1]
-        detail = self.mean + (self.coefficients(ws[:, -1]) @ self.basis.flatten(1)).view(-1, *self.basis.shape[1:])
-        return torch.cat([smooth[:, :channels] + detail, smooth[:, channels:]], dim=1)
+    def forward(
+        self, ws: Float[Tensor, "batch num_ws w_dim"]
+    ) -> tuple[Float[Tensor, "batch basis_channels size size"], Float[Tensor, "batch rest coarse coarse"]]:
+        """Return the fine maps, and the painted channels beyond them at the size of the synthesis network."""
+        painted = self.synthesis(ws[:, :-1], "none").float() * self.synthesis_gain
+        num_fine = self.basis.shape[1]
+        smooth = F.interpolate(painted[:, :num_fine], (self.size, self.size), mode="bilinear", align_corners=False)
+        # Colours would lose steps in half precision.
+        with torch.autocast(ws.device.type, enabled=False):
+            mix = self.coefficients(ws[:, -1].float()) @ self.basis.flatten(1)
+        return smooth + self.mean + mix.view(-1, *self.basis.shape[1:]), painted[:, num_fine:]
 
 
 class HarmonicLight(nn.Module):
@@ -84,17 +87,19 @@ class HarmonicLight(nn.Module):
         nn.init.zeros_(self.read.bias)
 
     def forward(
-        self, w: Float[Tensor, "batch w_dim"], normal: Float[Tensor, "batch 3 height width"]
-    ) -> Float[Tensor, "batch 3 height width"]:
+        self, w: Float[Tensor, "batch w_dim"], normal: Float[Tensor, "batch rows columns 3"]
+    ) -> Float[Tensor, "batch rows columns 3"]:
         """Return the light that falls on surfaces of these normals; 1 is full white light."""
-        light = self.read(w).view(-1, 3, NUM_HARMONICS)
-        return 1.0 + torch.einsum("bck,bkhw->bchw", light, harmonics(normal))
+        # Light would lose steps in half precision.
+        with torch.autocast(w.device.type, enabled=False):
+            light = self.read(w.float()).view(-1, NUM_HARMONICS, 3)
+            return 1.0 + (harmonics(normal).flatten(1, 2) @ light).view(normal.shape)
 
 
-def harmonics(normal: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 9 height width"]:
+def harmonics(normal: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 9"]:
     """Return real spherical harmonics of degree 0 to 2, without their constant factors."""
-    x, y, z = normal.unbind(1)
-    return torch.stack([torch.ones_like(x), x, y, z, x * y, y * z, x * z, x * x - y * y, 3 * z * z - 1], dim=1)
+    x, y, z = normal.unbind(-1)
+    return torch.stack([torch.ones_like(x), x, y, z, x * y, y * z, x * z, x * x - y * y, 3 * z * z - 1], dim=-1)
 
 
 def resample_axes(

@@ -16,13 +16,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from galatea.eg3d.carry import VIEWS
+from galatea.eg3d.lookup import read_bilinear
 from galatea.eg3d.mapping import FullyConnectedLayer
 from galatea.eg3d.rays import Rays
 from galatea.errors import ConfigError
 
 MASK, DEPTH, FACING = 3, 4, 5
 NUM_SURFACE_CHANNELS = 6
-"""Channels of a view plane: 0-2 colour times mask, 3 mask, 4 depth, 5 normal towards the viewer times mask, then features."""
+"""Surface channels of a view: 0-2 colour times mask, 3 mask, 4 depth, 5 normal towards the viewer times mask."""
+_NUM_DISTANCE_INPUTS = 9
+"""Coarse and fine signed distances and nearness, for the three views read at a point."""
 _MIDLINE = 0.06
 """Side planes fade in over this |x| (half boxes), so that left and right meet without a seam."""
 
@@ -51,9 +54,9 @@ class SurfaceSampling:
         hair_reach: how far in front of the surface free samples start.
     """
 
-    num_search: int = 40
-    num_surface: int = 6
-    num_free: int = 8
+    num_search: int = 24
+    num_surface: int = 5
+    num_free: int = 7
     surface_width: float = 0.012
     hair_reach: float = 0.3
 
@@ -72,111 +75,88 @@ class SurfaceSampling:
 
 
 @dataclass(frozen=True)
-class SurfacePlanes:
-    """View planes of a batch of heads as tables of texels, ready to be read at points.
+class ViewPlanes:
+    """Planes of all `VIEWS` of a batch of heads, channels last so that they are tables of texels.
 
     Attributes:
-        front, side, top: (batch, rows * columns, channels); side holds the view from +x, then the one from -x.
-        sizes: texels per side of front, side and top.
+        surface: colour times mask, mask, depth and facing (`NUM_SURFACE_CHANNELS`), at twice the size of the features.
+        features: what the fusion painted.
     """
 
-    front: Float[Tensor, "batch front_texels channels"]
-    side: Float[Tensor, "batch side_texels channels"]
-    top: Float[Tensor, "batch top_texels channels"]
-    sizes: tuple[int, int, int]
+    surface: Float[Tensor, "batch views size2 size2 6"]
+    features: Float[Tensor, "batch views size size channels"]
 
-    def geometry(self) -> SurfacePlanes:
-        """Return mask and depth only, without gradient, for the search along rays."""
-        keep = slice(MASK, DEPTH + 1)
-        return SurfacePlanes(*(t.detach()[..., keep].contiguous() for t in (self.front, self.side, self.top)), self.sizes)
+    def pack(self) -> Float[Tensor, "batch views channels size size"]:
+        """Return one tensor: the surface, each 2x2 texels side by side as channels, then the features."""
+        folded = F.pixel_unshuffle(self.surface.permute(0, 1, 4, 2, 3), 2)
+        return torch.cat([folded, self.features.permute(0, 1, 4, 2, 3)], dim=2)
 
+    @classmethod
+    def unpack(cls, planes: Float[Tensor, "batch views channels size size"]) -> ViewPlanes:
+        """Undo `pack`.
 
-def _table(maps: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch texels channels"]:
-    return maps.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-def tabulate(views: tuple[Tensor, ...]) -> SurfacePlanes:
-    """Return view planes (in the order of `VIEWS`) as tables."""
-    front, right, left, top = views
-    side = torch.cat([_table(right), _table(left)], dim=1)
-    return SurfacePlanes(_table(front), side, _table(top), (front.shape[-1], right.shape[-1], top.shape[-1]))
-
-
-def pack(views: tuple[Tensor, ...]) -> Float[Tensor, "batch 2 channels size size"]:
-    """Return view planes as one tensor: the front plane, and a mosaic of right | left over top | nothing."""
-    front, right, left, top = views
-    mosaic = torch.cat([torch.cat([right, left], 3), torch.cat([top, torch.zeros_like(top)], 3)], 2)
-    if mosaic.shape[-1] != front.shape[-1]:
-        raise ValueError(f"side planes: expected half of {front.shape[-1]} texels, got {right.shape[-1]}")
-    return torch.stack([front, mosaic], dim=1)
+        Raises:
+            ValueError: if the tensor cannot be one of `pack`.
+        """
+        folded = 4 * NUM_SURFACE_CHANNELS
+        if planes.ndim != 5 or planes.shape[1] != len(VIEWS) or planes.shape[2] <= folded:
+            raise ValueError(f"planes: expected (batch, {len(VIEWS)}, > {folded}, size, size), got {tuple(planes.shape)}")
+        surface = F.pixel_shuffle(planes[:, :, :folded], 2)
+        return cls(surface.permute(0, 1, 3, 4, 2), planes[:, :, folded:].permute(0, 1, 3, 4, 2))
 
 
-def unpack(planes: Float[Tensor, "batch 2 channels size size"]) -> tuple[Tensor, ...]:
-    """Return the view planes of a packed tensor; inverse of `pack`.
+@dataclass(frozen=True)
+class SurfaceTables:
+    """Planes as tables of texels, ready to be read at points; views follow each other in the order of `VIEWS`."""
 
-    Raises:
-        ValueError: if the tensor is not one of `pack`.
-    """
-    if planes.ndim != 5 or planes.shape[1] != 2:
-        raise ValueError(f"planes: expected (batch, 2, channels, size, size), got {tuple(planes.shape)}")
-    half = planes.shape[-1] // 2
-    mosaic = planes[:, 1]
-    return planes[:, 0], mosaic[..., :half, :half], mosaic[..., :half, half:], mosaic[..., half:, :half]
+    surface: Float[Tensor, "texels2 6"]
+    features: Float[Tensor, "texels channels"]
+    geometry: Float[Tensor, "texels2 2"]
+    size: int
+    num_heads: int
+
+    @classmethod
+    def of(cls, planes: ViewPlanes) -> SurfaceTables:
+        """Lay planes out as tables."""
+        num_heads, _, size, _, channels = planes.features.shape
+        surface = planes.surface.reshape(-1, NUM_SURFACE_CHANNELS)
+        geometry = surface.detach()[:, MASK : DEPTH + 1].contiguous()
+        return cls(surface, planes.features.reshape(-1, channels), geometry, size, num_heads)
 
 
-def _read(
-    table: Float[Tensor, "tables texels channels"],
-    columns: Float[Tensor, "batch n"],
-    rows: Float[Tensor, "batch n"],
-    size: int,
-    tile: Tensor | None = None,
-) -> Float[Tensor, "batch n channels"]:
-    """Read a table bilinearly at plane coordinates in [-1, 1], held at the border; `tile` picks one of stacked planes."""
-    x = ((columns * 0.5 + 0.5) * size - 0.5).clamp(0, size - 1)
-    y = ((rows * 0.5 + 0.5) * size - 0.5).clamp(0, size - 1)
-    x0, y0 = x.detach().floor().clamp_max(size - 2), y.detach().floor().clamp_max(size - 2)
-    fx, fy = x - x0, y - y0
-    start = (y0 * size + x0).long()
-    if tile is not None:
-        start = start + tile.long() * (size * size)
-    if table.shape[0] > 1:
-        start = start + torch.arange(table.shape[0], device=start.device)[:, None] * table.shape[1]
-    texels = torch.stack([start, start + 1, start + size, start + size + 1], dim=-1)
-    weights = torch.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], dim=-1)
-    rows_of_table = table.flatten(0, 1)
-    read = F.embedding_bag(
-        texels.flatten(0, 1), rows_of_table, per_sample_weights=weights.flatten(0, 1).to(table.dtype), mode="sum"
+def read_views(
+    table: Float[Tensor, "texels channels"], q: Float[Tensor, "batch n 3"], size: int, num_heads: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the front, side (of the point's own half) and top planes hold at points in half boxes."""
+    x, y, z = ((q * 0.5 + 0.5) * size - 0.5).flatten(0, 1).unbind(-1)
+    plane = size * size
+    head = torch.zeros_like(x, dtype=torch.long)
+    if num_heads > 1:
+        head = torch.arange(num_heads, device=q.device).repeat_interleave(q.shape[1]) * (len(VIEWS) * plane)
+    side = head + (1 + (q[..., 0].detach().flatten() < 0).long()) * plane
+    reads = (((x, y), head), ((z, y), side), ((x, z), head + 3 * plane))
+    front, aside, top = (
+        read_bilinear(table, places, (size, size), start).view(*q.shape[:2], -1) for places, start in reads
     )
-    return read.view(*columns.shape, -1)
-
-
-def read_views(planes: SurfacePlanes, q: Float[Tensor, "batch n 3"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what front, side (of the point's own half) and top planes hold at points in half boxes."""
-    x, y, z = q.unbind(-1)
-    return (
-        _read(planes.front, x, y, planes.sizes[0]),
-        _read(planes.side, z, y, planes.sizes[1], tile=x.detach() < 0),
-        _read(planes.top, x, z, planes.sizes[2]),
-    )
+    return front, aside, top
 
 
 def view_distances(
-    masks: tuple[Tensor, Tensor, Tensor], depths: tuple[Tensor, Tensor, Tensor], q: Float[Tensor, "batch n 3"], sizes: tuple[int, int, int]
+    masks: tuple[Tensor, Tensor, Tensor], depths: tuple[Tensor, Tensor, Tensor], q: Float[Tensor, "batch n 3"], size: int
 ) -> Float[Tensor, "batch n 3"]:
     """Return signed distances (half boxes, negative inside) along each view, outlines included.
 
     Where a view's bilinear mask falls under one half, the point is outside its outline, by about that part of a texel.
     """
     along = (q[..., 2], q[..., 0].abs(), q[..., 1])
-    outline = [(0.5 - mask) * (2.0 / size) for mask, size in zip(masks, sizes, strict=True)]
+    outline = [(0.5 - mask) * (2.0 / size) for mask in masks]
     return torch.stack([torch.maximum(a - d, o) for a, d, o in zip(along, depths, outline, strict=True)], dim=-1)
 
 
-def head_distance(planes: SurfacePlanes, q: Float[Tensor, "batch n 3"]) -> Float[Tensor, "batch n"]:
-    """Return the distance to the head (half boxes, negative inside) from planes of `SurfacePlanes.geometry`."""
-    front, side, top = read_views(planes, q)
-    masks, depths = (front[..., 0], side[..., 0], top[..., 0]), (front[..., 1], side[..., 1], top[..., 1])
-    return view_distances(masks, depths, q, planes.sizes).amax(-1)
+def head_distance(tables: SurfaceTables, q: Float[Tensor, "batch n 3"]) -> Float[Tensor, "batch n"]:
+    """Return the distance to the head (half boxes, negative inside), without gradient."""
+    views = read_views(tables.geometry, q, 2 * tables.size, tables.num_heads)
+    return view_distances(_channel(views, 0), _channel(views, 1), q, 2 * tables.size).amax(-1)
 
 
 def box_interval(rays: Rays, box: Box) -> tuple[Float[Tensor, "batch rays"], Float[Tensor, "batch rays"]]:
@@ -191,14 +171,14 @@ def box_interval(rays: Rays, box: Box) -> tuple[Float[Tensor, "batch rays"], Flo
 
 @torch.no_grad()
 def find_surface(
-    planes: SurfacePlanes, rays: Rays, box: Box, num_steps: int
+    tables: SurfaceTables, rays: Rays, box: Box, num_steps: int
 ) -> tuple[Float[Tensor, "batch rays"], Bool[Tensor, "batch rays"], Tensor, Tensor]:
     """March rays to the head: depth of the first crossing (or of the closest approach), whether it hits, near, far."""
     near, far = box_interval(rays, box)
     fraction = (torch.arange(num_steps, device=near.device, dtype=near.dtype) + 0.5) / num_steps
     depths = near[..., None] + (far - near)[..., None] * fraction
     q = box.enter(rays.origins[..., None, :] + depths[..., None] * rays.directions[..., None, :])
-    distance = head_distance(planes, q.flatten(1, 2)).view(depths.shape)
+    distance = head_distance(tables, q.flatten(1, 2)).view(depths.shape)
     distance = torch.where((far - near)[..., None] > 1e-6, distance, torch.ones_like(distance))
     inside = distance < 0
     is_hit = inside.any(-1)
@@ -213,10 +193,10 @@ def find_surface(
 
 @torch.no_grad()
 def guided_depths(
-    planes: SurfacePlanes, rays: Rays, box: Box, sampling: SurfaceSampling, generator: torch.Generator | None
+    tables: SurfaceTables, rays: Rays, box: Box, sampling: SurfaceSampling, generator: torch.Generator | None
 ) -> tuple[Float[Tensor, "batch rays samples"], Float[Tensor, "batch rays"]]:
     """Return sorted sample depths and the far end of every ray; a generator jitters within strata."""
-    surface, is_hit, near, far = find_surface(planes, rays, box, sampling.num_search)
+    surface, is_hit, near, far = find_surface(tables, rays, box, sampling.num_search)
     start = torch.where(is_hit, torch.maximum(near, surface - sampling.hair_reach), near)
     stop = torch.where(is_hit, torch.maximum(surface, start), far)
     free = start[..., None] + (stop - start)[..., None] * _strata(surface, sampling.num_free, generator)
@@ -242,10 +222,10 @@ class SurfaceDecoder(nn.Module):
         hidden_dim: width of the hidden layers.
     """
 
-    def __init__(self, num_features: int, num_outputs: int, hidden_dim: int = 64) -> None:
+    def __init__(self, num_features: int, num_outputs: int, hidden_dim: int = 48) -> None:
         super().__init__()
         self.num_outputs = num_outputs
-        self.fc0 = FullyConnectedLayer(num_features + 3 * len(VIEWS[:3]) + 4, hidden_dim, "lrelu")
+        self.fc0 = FullyConnectedLayer(num_features + _NUM_DISTANCE_INPUTS + 4, hidden_dim, "lrelu")
         self.fc1 = FullyConnectedLayer(hidden_dim, hidden_dim, "lrelu")
         self.out = FullyConnectedLayer(hidden_dim, 3 + 3 + num_outputs)
         with torch.no_grad():
@@ -253,15 +233,16 @@ class SurfaceDecoder(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor(5.0))
 
     def forward(
-        self, planes: SurfacePlanes, q: Float[Tensor, "batch n 3"]
+        self, tables: SurfaceTables, q: Float[Tensor, "batch n 3"]
     ) -> tuple[Float[Tensor, "batch n channels"], Float[Tensor, "batch n"]]:
         """Return colour (in [0,1], not clamped) followed by features, and density per half box, at points."""
-        views = read_views(planes, q)
+        views = read_views(tables.surface, q, 2 * tables.size, tables.num_heads)
+        front, side, top = read_views(tables.features, q, tables.size, tables.num_heads)
         fade = (q[..., 0].abs() / _MIDLINE).clamp(0, 1)[..., None]
-        distances = view_distances(_channel(views, MASK), _channel(views, DEPTH), q, planes.sizes)
+        distances = view_distances(_channel(views, MASK), _channel(views, DEPTH), q, 2 * tables.size)
         base, near, confidence = _surface_colour(views, distances, fade)
-        features = views[0] + views[1] * fade + views[2]
-        inputs = [features[..., NUM_SURFACE_CHANNELS:], torch.tanh(4 * distances), torch.tanh(30 * distances), near]
+        features = front + side * fade + top
+        inputs = [features, torch.tanh(4 * distances), torch.tanh(30 * distances), near]
         x = torch.cat([*inputs, base, confidence], dim=-1)
         raw = self.out(self.fc1(self.fc0(x))).float()
         colour = base * torch.sigmoid(raw[..., :1] + 3.0) + raw[..., 3:6]
