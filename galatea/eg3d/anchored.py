@@ -8,10 +8,10 @@ decoder reads signed distances; static planes are aligned to the skull; no secon
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,44 +33,14 @@ from galatea.eg3d.surface import (
     composite,
     guided_depths,
 )
+from galatea.eg3d.provenance import GeneratorFacts
 from galatea.errors import ConfigError
+from galatea.morphable.head import HeadCoefficients, HeadModel
 
 _GEOMETRY_CHANNELS = 5
 """Mask, depth and normal of a cast."""
 _SKULL_HEIGHT = 0.8
 """The upper part of the head (half boxes from the crown) that static planes are aligned to: the jaw does not move it."""
-
-
-class HeadCoefficientsLike(Protocol):
-    """Identity and expression of heads (`galatea.morphable.head.HeadCoefficients`)."""
-
-    @property
-    def identity(self) -> Float[Tensor, "batch num_identity"]:
-        """Identity coefficients in standard deviations."""
-        ...
-
-    @property
-    def expression(self) -> Float[Tensor, "batch 52"]:
-        """ARKit expression coefficients."""
-        ...
-
-
-class HeadMesh(Protocol):
-    """The part of `galatea.morphable.head.HeadModel` that the generator reads."""
-
-    faces: Int[Tensor, "faces 3"]
-    uv: Float[Tensor, "faces 3 2"]
-
-    @property
-    def num_identity(self) -> int:
-        """Number of identity coefficients."""
-        ...
-
-    def vertices(
-        self, identity: Float[Tensor, "batch num_identity"], expression: Float[Tensor, "batch 52"]
-    ) -> Float[Tensor, "batch vertices 3"]:
-        """Return vertices in world space."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -135,29 +105,6 @@ class AnchoredConfig:
         """Width of the semantic code."""
         return sum(width for _, width in self.code_fields)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> AnchoredConfig:
-        """Build from plain JSON values.
-
-        Raises:
-            ConfigError: if a key is unknown or missing.
-        """
-        plain = dict(values)
-        try:
-            plain["code_fields"] = tuple((str(name), int(width)) for name, width in plain["code_fields"])
-            plain["superresolution_widths"] = tuple(plain.get("superresolution_widths", (32, 16)))
-            if "box" in plain:
-                plain["box"] = Box(tuple(plain["box"]["centre"]), plain["box"]["half"])
-            if "sampling" in plain:
-                plain["sampling"] = SurfaceSampling(**plain["sampling"])
-            return cls(**plain)
-        except (TypeError, KeyError) as error:
-            raise ConfigError(f"configuration of an anchored generator: {error}") from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class HeadCast:
@@ -201,18 +148,19 @@ class AnchoredGenerator(nn.Module):
 
     Args:
         config: architecture.
-        mesh: the head model; not part of the state dict.
+        mesh: the head model, on CPU; None loads Galatea's own. It is not part of the state dict.
     """
 
-    is_anchored = True
+    is_anchored: ClassVar[bool] = True
+    config_class: ClassVar[type] = AnchoredConfig
     c_dim = 25
-    sha256: str = ""
     template_skull: Tensor
 
-    def __init__(self, config: AnchoredConfig, mesh: HeadMesh) -> None:
+    def __init__(self, config: AnchoredConfig, mesh: HeadModel | None = None) -> None:
         super().__init__()
         self.config = config
-        self._mesh = (mesh,)
+        self.facts = GeneratorFacts(name="unsaved", kind="anchored")
+        self.mesh = HeadModel.load("cpu") if mesh is None else mesh
         texture_basis = (config.num_texture_maps, 3, config.texture_size)
         self.texture = MixedMaps(
             config.w_dim, config.texture_channels, config.texture_synthesis_size, config.synthesis_base, texture_basis
@@ -231,14 +179,26 @@ class AnchoredGenerator(nn.Module):
         self.decoder = SurfaceDecoder(config.plane_features, config.num_features)
         spec = SuperResolutionSpec(config.neural_rendering_resolution, config.superresolution_widths, False)
         self.superresolution = SuperResolution(spec, config.w_dim, 3 + config.num_features + 1, img_channels=4)
-        self._used_vertices = torch.unique(mesh.faces)
-        resting = torch.zeros(1, mesh.num_identity, device=mesh.faces.device)
+        self._used_vertices = torch.unique(self.mesh.faces)
+        resting = torch.zeros(1, self.mesh.num_identity, device=self.mesh.faces.device)
         self.register_buffer("template_skull", self.measure_skull(resting)[0], persistent=False)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AnchoredGenerator:
+        """Move the head model along with the weights; its type stays."""
+        super()._apply(fn, recurse)
+        device = self.template_skull.device
+        if self.mesh.faces.device != device:
+            self.mesh = HeadModel(**{f.name: getattr(self.mesh, f.name).to(device) for f in fields(self.mesh)})
+        return self
+
+    def describe(self) -> GeneratorFacts:
+        """Return provenance and licence of the weights."""
+        return self.facts
+
     @property
-    def mesh(self) -> HeadMesh:
-        """The head model."""
-        return self._mesh[0]
+    def sha256(self) -> str:
+        """Hash of the weight file; empty for weights that were never saved."""
+        return self.facts.sha256
 
     @property
     def z_dim(self) -> int:
@@ -273,11 +233,11 @@ class AnchoredGenerator(nn.Module):
     @property
     def code_fields(self) -> Mapping[str, slice]:
         """Where each field of the semantic code lies in z."""
-        fields, start = {}, 0
+        places, start = {}, 0
         for name, width in self.config.code_fields:
-            fields[name] = slice(start, start + width)
+            places[name] = slice(start, start + width)
             start += width
-        return MappingProxyType(fields)
+        return MappingProxyType(places)
 
     @property
     def residual_shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -311,7 +271,7 @@ class AnchoredGenerator(nn.Module):
         cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff
         return torch.cat([self.w_avg.lerp(ws[:, :cutoff], truncation_psi), ws[:, cutoff:]], dim=1)
 
-    def cast(self, head: HeadCoefficientsLike) -> HeadCast:
+    def cast(self, head: HeadCoefficients) -> HeadCast:
         """Cast heads onto the planes; differentiable in the coefficients (through depth and normals)."""
         mesh, box = self.mesh, self.config.box
         vertices = box.enter(mesh.vertices(head.identity, head.expression).float())
@@ -382,7 +342,7 @@ class AnchoredGenerator(nn.Module):
     def planes(
         self,
         ws: Float[Tensor, "batch num_ws w_dim"],
-        head: HeadCoefficientsLike | HeadCast | None = None,
+        head: HeadCoefficients | HeadCast | None = None,
         residuals: Mapping[str, Tensor] | None = None,
     ) -> Float[Tensor, "batch views channels size size"]:
         """Return the planes seen from the front, +x, -x and above, packed into one tensor (`ViewPlanes.pack`).
@@ -398,9 +358,9 @@ class AnchoredGenerator(nn.Module):
         """
         return self.view_planes(ws, self._matching_cast(head, ws), residuals).pack()
 
-    def _matching_cast(self, head: HeadCoefficientsLike | HeadCast | None, ws: Tensor) -> HeadCast:
+    def _matching_cast(self, head: HeadCoefficients | HeadCast | None, ws: Tensor) -> HeadCast:
         if head is None:
-            head = _RestingHead(ws.new_zeros(1, self.mesh.num_identity), ws.new_zeros(1, 52))
+            head = HeadCoefficients(ws.new_zeros(1, self.mesh.num_identity), ws.new_zeros(1, 52))
         cast = head if isinstance(head, HeadCast) else self.cast(head)
         if cast.batch_size == 1 and ws.shape[0] > 1:
             return cast.select(torch.zeros(ws.shape[0], dtype=torch.long, device=ws.device))
@@ -474,17 +434,11 @@ class AnchoredGenerator(nn.Module):
         self,
         ws: Float[Tensor, "batch num_ws w_dim"],
         c: Float[Tensor, "batch 25"],
-        head: HeadCoefficientsLike | HeadCast | None = None,
+        head: HeadCoefficients | HeadCast | None = None,
         residuals: Mapping[str, Tensor] | None = None,
     ) -> Rendering:
         """Return the view of `w_plus` from camera `c` (`planes`, then `render`)."""
         return self.render(self.planes(ws, head, residuals), c, ws)
-
-
-@dataclass(frozen=True)
-class _RestingHead:
-    identity: Tensor
-    expression: Tensor
 
 
 def unpremultiply(colour: Float[Tensor, "batch 3 h w"], alpha: Float[Tensor, "batch 1 h w"]) -> Tensor:

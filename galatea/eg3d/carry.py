@@ -117,7 +117,14 @@ def winning_triangles(
         chosen = ((extent > smaller) & (extent <= block)).nonzero()[:, 0]
         smaller = block
         if chosen.numel():
-            _splat(winners, corners[chosen], corner_depth[chosen], low[chosen].long(), chosen, (block, faces.shape[0], *size))
+            _splat(
+                winners,
+                corners[chosen],
+                corner_depth[chosen],
+                low[chosen].long(),
+                chosen,
+                (block, faces.shape[0], *size),
+            )
     return torch.where(winners < 0, -1, winners & ((1 << _TRIANGLE_BITS) - 1)).view(batch, rows, columns)
 
 

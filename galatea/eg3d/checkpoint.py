@@ -28,7 +28,7 @@ FORMAT = "galatea-generator"
 FORMAT_VERSION = 1
 BUILTIN = "builtin"
 BUILTIN_FOLDER = Path(__file__).parents[1] / "data"
-BUILTIN_STEM = "generator"
+BUILTIN_STEM = "builtin_generator"
 KINDS = {
     "plain": ("galatea.eg3d.generator", "TriPlaneGenerator"),
     "anchored": ("galatea.eg3d.anchored", "AnchoredGenerator"),

@@ -100,7 +100,9 @@ class ViewPlanes:
         """
         folded = 4 * NUM_SURFACE_CHANNELS
         if planes.ndim != 5 or planes.shape[1] != len(VIEWS) or planes.shape[2] <= folded:
-            raise ValueError(f"planes: expected (batch, {len(VIEWS)}, > {folded}, size, size), got {tuple(planes.shape)}")
+            raise ValueError(
+                f"planes: expected (batch, {len(VIEWS)}, > {folded}, size, size), got {tuple(planes.shape)}"
+            )
         surface = F.pixel_shuffle(planes[:, :, :folded], 2)
         return cls(surface.permute(0, 1, 3, 4, 2), planes[:, :, folded:].permute(0, 1, 3, 4, 2))
 
@@ -142,7 +144,10 @@ def read_views(
 
 
 def view_distances(
-    masks: tuple[Tensor, Tensor, Tensor], depths: tuple[Tensor, Tensor, Tensor], q: Float[Tensor, "batch n 3"], size: int
+    masks: tuple[Tensor, Tensor, Tensor],
+    depths: tuple[Tensor, Tensor, Tensor],
+    q: Float[Tensor, "batch n 3"],
+    size: int,
 ) -> Float[Tensor, "batch n 3"]:
     """Return signed distances (half boxes, negative inside) along each view, outlines included.
 
