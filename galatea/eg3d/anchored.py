@@ -9,7 +9,7 @@ decoder reads signed distances; static planes are aligned to the skull; no secon
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -270,6 +270,10 @@ class AnchoredGenerator(nn.Module):
             return ws
         cutoff = self.num_ws if truncation_cutoff is None else truncation_cutoff
         return torch.cat([self.w_avg.lerp(ws[:, :cutoff], truncation_psi), ws[:, cutoff:]], dim=1)
+
+    def use_plane_size(self, size: int) -> None:
+        """Cast and paint planes of another size from now on (training starts with small ones); no weight depends on it."""
+        self.config = replace(self.config, plane_size=size)
 
     def cast(self, head: HeadCoefficients) -> HeadCast:
         """Cast heads onto the planes; differentiable in the coefficients (through depth and normals)."""
