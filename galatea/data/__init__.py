@@ -1,0 +1,1 @@
+"""Weights and tables that ship with Galatea."""

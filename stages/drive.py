@@ -1,0 +1,130 @@
+"""Drive: whatever drives portraits (a name, a file) becomes a motion, once, for all portraits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from galatea.animation import drivers
+from galatea.animation.motion import Motion
+from galatea.errors import ConfigError, DriverError
+from galatea.faces.packs import open_pack
+from galatea.morphable.fitting import HeadFitter
+from galatea.morphable.head import HeadModel
+from stages.base import Column, Kind, ModelPart, Record, Stage
+from stages.provenance import face_parts, head_parts
+
+KINDS = ("preset", "camera", "photo", "video", "arkit")
+
+
+@dataclass(frozen=True)
+class DriveConfig:
+    """Settings of the drive stage."""
+
+    faces_pack: str = "open"
+    """Which models read the faces of driving photos and videos: `open` or `insightface`."""
+    faces_root: str = ""
+    """Folder of a pack that the user supplies."""
+    fps: float = 25.0
+    """Frames per second of presets and camera paths; files keep their own."""
+    video_fps: float = 0.0
+    """Frames per second at which driving videos are read; 0 = the file's own."""
+    max_seconds: float = 30.0
+    """Longer drivers are cut."""
+    amplitude: float = 1.0
+    """Scales presets and camera paths."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        if not self.faces_pack:
+            raise ConfigError("drive.faces_pack: expected the name of a face pack, got an empty string")
+        for name, low, high in (("fps", 1, 120), ("video_fps", 0, 120), ("max_seconds", 0.1, 600), ("amplitude", 0, 4)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"drive.{name}: expected {low} to {high}, got {value}")
+
+
+class DriveStage(Stage):
+    """Reads drivers; the models are loaded only when the first photo or video comes."""
+
+    name: ClassVar[str] = "drive"
+    id_column: ClassVar[str] = "driver_id"
+    source_id_column: ClassVar[str] = "driver_id"
+    requires: ClassVar[tuple[str, ...]] = ("driver_id", "kind", "name", "data")
+    produces: ClassVar[tuple[Column, ...]] = (
+        Column("driver_id", Kind.STRING, "what the run calls it"),
+        Column("kind", Kind.STRING, ", ".join(KINDS)),
+        Column("name", Kind.STRING, "what people call it"),
+        Column("num_frames", Kind.INT, "frames of the motion"),
+        Column("num_valid_frames", Kind.INT, "frames in which the driver showed a face"),
+        Column("fps", Kind.FLOAT, "frames per second"),
+        Column("motion", Kind.BYTES, "the motion, safetensors"),
+    )
+    batch_size: int = 1
+
+    def __init__(self, config: DriveConfig) -> None:
+        """Keep the settings; models are loaded on demand."""
+        self.config = config
+        self._device = torch.device("cpu")
+        self._reading: drivers.Reading | None = None
+
+    def models(self) -> tuple[ModelPart, ...]:
+        """Name the face pack's models and the head model."""
+        return (*face_parts(self.config.faces_pack), *head_parts())
+
+    def setup(self, device: torch.device) -> None:
+        """Remember the device; presets and camera paths need no model."""
+        self._device = device
+
+    def process(self, batch: Sequence[Record]) -> list[list[Record]]:
+        """Return one row for every driver.
+
+        Raises:
+            DriverError: a driver is unknown, cannot be read, or shows no face.
+        """
+        rows: list[list[Record]] = []
+        for record in batch:
+            motion = self._motion(record["kind"], record["name"], record["data"])
+            row = {
+                "driver_id": record["driver_id"],
+                "kind": record["kind"],
+                "name": record["name"],
+                "num_frames": motion.num_frames,
+                "num_valid_frames": int(motion.is_valid.sum()),
+                "fps": motion.fps,
+                "motion": motion.to_bytes(),
+            }
+            rows.append([row])
+        return rows
+
+    def _motion(self, kind: str, name: str, data: bytes) -> Motion:
+        config = self.config
+        if kind == "preset":
+            return drivers.preset(name, config.fps, config.amplitude)
+        if kind == "camera":
+            return drivers.camera_path(name, config.fps, amplitude=config.amplitude)
+        if kind not in KINDS:
+            raise DriverError(f"driver {name!r}: expected a kind of {', '.join(KINDS)}, got {kind!r}")
+        if not data:
+            raise DriverError(f"driver {name!r}: the file is empty; expected a {kind}")
+        if kind == "arkit":
+            return drivers.from_arkit_csv(data, name, max_frames=max(1, round(config.max_seconds * 60)))
+        if kind == "photo":
+            return drivers.from_photo(data, self._read(), name)
+        settings = drivers.VideoSettings(
+            max_frames=max(1, round(config.max_seconds * (config.video_fps or 30))), fps=config.video_fps or None
+        )
+        return drivers.from_video(data, self._read(), name, settings)
+
+    def _read(self) -> drivers.Reading:
+        if self._reading is None:
+            pack = open_pack(self.config.faces_pack, self._device, self.config.faces_root or None)
+            self._reading = drivers.Reading(pack, HeadFitter(HeadModel.load()), self._device)
+        return self._reading
