@@ -35,6 +35,8 @@ _SURROUNDINGS: dict[str, type] = {
 }
 _SECRET_WORDS = ("key", "secret", "token", "password", "credential")
 _HIDDEN = "(hidden)"
+_SHARED = {"faces_pack": "${faces.pack}", "faces_root": "${faces.root}"}
+"""Fields of several stages that are set in one place, unless a stage is given its own."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def compose(overrides: Sequence[str] = (), file: str | Path | None = None) -> Co
             presets = hydra_compose("config", overrides=choices)
         merged = OmegaConf.create(defaults)
         for layer in (presets, _read(file)):
+            OmegaConf.set_struct(layer, False)
             _check_keys(layer, defaults)
             merged.merge_with(layer)
         for override in values:
@@ -110,7 +113,11 @@ def _sections() -> dict[str, type]:
 
 
 def _defaults() -> dict[str, Any]:
-    return {"drivers": []} | {name: plain(cls()) for name, cls in _sections().items()}
+    defaults = {"drivers": []} | {name: plain(cls()) for name, cls in _sections().items()}
+    for section in defaults.values():
+        if isinstance(section, dict):
+            section.update({field: source for field, source in _SHARED.items() if field in section})
+    return defaults
 
 
 def _typed(values: Any) -> Config:
@@ -169,7 +176,14 @@ def _read(file: str | Path | None) -> DictConfig:
         raise ConfigError(f"The configuration file {file} cannot be read: {error}") from error
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"The configuration file {file}: expected `section: {{key: value}}`, got a list.")
-    return loaded
+    return OmegaConf.create(_without_hidden(OmegaConf.to_container(loaded, resolve=False)))
+
+
+def _without_hidden(value: Any) -> Any:
+    """Leave out credentials that were hidden when the file was written: they come from elsewhere."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: _without_hidden(item) for key, item in value.items() if item != _HIDDEN}
 
 
 def _check_keys(layer: DictConfig, defaults: Mapping[str, Any]) -> None:

@@ -35,6 +35,8 @@ def build(cls: type[_Record], values: Mapping[str, Any], path: str = "") -> _Rec
         ConfigError: an unknown key (with the nearest valid one), a value of the wrong type, or one that the
             dataclass itself refuses.
     """
+    if not isinstance(values, Mapping):
+        raise _wrong(path, "a group of settings", values)
     hints = get_type_hints(cls)
     names = [item.name for item in dataclasses.fields(cls) if item.init]  # type: ignore[arg-type]
     for key in values:
@@ -118,8 +120,6 @@ def _value(hint: Any, value: Any, path: str) -> Any:
             raise _wrong(path, "a mapping (key: value)", value)
         return {str(key): _value(arguments[1], item, _join(path, str(key))) for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise _wrong(path, "a group of settings", value)
         return build(hint, value, path)  # type: ignore[arg-type]
     return _scalar(hint, value, path)
 

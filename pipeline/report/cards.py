@@ -100,7 +100,7 @@ def build_cards(source: RunSource, max_portraits: int, max_bytes: int) -> tuple[
     budget = Budget(max_bytes)
     clip_bytes = int(max_bytes * _CLIP_SHARE / max(1, sum(min(len(index.clips[key]), _MAX_CLIPS) for key in ids)))
     # Binary data grows by a third as a data URI.
-    clip_bytes = max(20_000, clip_bytes * 3 // 4)
+    clip_bytes = clip_bytes * 3 // 4
     return [_card(source, index, position, row, budget, clip_bytes) for position, row in shown], len(portraits)
 
 

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from galatea.errors import ConfigError
+from pipeline.config import compose, presets, to_flat, to_yaml
+
+
+def test_presets_files_and_values_are_layered(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("executor: {num_actors: 3, max_in_flight: 5}\n")
+    config = compose(["executor=local", "executor.max_in_flight=7", "drivers=[blink,nod]"], file)
+    assert (config.executor.kind, config.executor.num_actors, config.executor.max_in_flight) == ("local", 3, 7)
+    assert config.drivers == ("blink", "nod")
+
+
+def test_every_preset_composes() -> None:
+    for group, names in presets().items():
+        for name in names:
+            compose([f"{group}={name}"])
+
+
+def test_the_printed_configuration_reads_back_as_itself(tmp_path: Path) -> None:
+    config = compose(["executor=local", "tracking=off", "report.max_portraits=3"])
+    file = tmp_path / "config.yaml"
+    file.write_text(to_yaml(config))
+    assert compose(file=file) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("executor.num_actor=3", ("executor.num_actor", "executor.num_actors")),
+        ("num_actors=3", ("executor.num_actors",)),
+        ("executr=local", ("executr", "executor")),
+        ("executor=locl", ("locl", "executor=local")),
+        ("executor.max_in_flight=0", ("executor.max_in_flight", "1 or more")),
+        ("executor.num_actors=many", ("executor.num_actors", "whole number")),
+        ("executor.device=tpu", ("executor.device", "cuda")),
+        ("executor.num_actors=1,2", ("swept",)),
+        ("~executor", ("removed",)),
+        ("executor", ("executor", "GROUP=PRESET")),
+        ("drivers=smile", ("drivers", "[smile,turn]")),
+        ("tracking.mode=perhaps", ("tracking.mode", "on or off")),
+        ("faces.pack=closed", ("faces.pack", "insightface")),
+        ("storage.max_photo_pixels=0", ("storage.max_photo_pixels",)),
+        ("report.max_megabytes=${nowhere}", ("nowhere",)),
+    ],
+)
+def test_a_wrong_override_is_refused_and_named(override: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose([override])
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["executor: {nun_actors: 3}", "- a\n- b", "executor: [", "executor: 3"])
+def test_a_wrong_file_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError):
+        compose(file=file)
+    with pytest.raises(ConfigError, match=r"missing\.yaml"):
+        compose(file=tmp_path / "missing.yaml")
+
+
+def test_credentials_are_used_but_never_shown(tmp_path: Path) -> None:
+    config = compose(["storage.options.secret=hunter2", "storage.options.endpoint_url=http://store"])
+    assert config.storage.options["secret"] == "hunter2"  # noqa: S105 - made up
+    assert "hunter2" not in to_yaml(config)
+    assert "hunter2" not in str(to_flat(config))
+    assert to_flat(config)["storage.options.endpoint_url"] == "http://store"
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert "secret" not in compose(file=tmp_path / "config.yaml").storage.options
