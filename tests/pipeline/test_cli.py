@@ -1,0 +1,113 @@
+"""The command line as a person meets it: messages, exit codes, and nothing done when something is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from pipeline.cli import EXIT_RUN_ERROR, EXIT_USAGE, app
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GALATEA_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (64, 48), "teal").save(folder / "a.png")
+    (folder / "broken.jpg").write_bytes(b"")
+    return folder
+
+
+def galatea(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def said(result: Result) -> str:
+    return " ".join((result.output + result.stderr).split())
+
+
+def test_ingest_lists_the_photos_and_goes_on_past_broken_ones(photos: Path, tmp_path: Path) -> None:
+    result = galatea("ingest", photos, "--out", tmp_path / "run", "tracking=off")
+    assert result.exit_code == 0, said(result)
+    assert (tmp_path / "run" / "ingest" / "manifest.parquet").exists()
+    assert (tmp_path / "run" / "config.yaml").exists()
+    again = galatea("ingest", photos, "--out", tmp_path / "run", "tracking=off")
+    assert "Nothing to compute" in again.output
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_one(photos: Path, tmp_path: Path) -> None:
+    result = galatea("run", photos, "--out", tmp_path / "run", "executor.num_actor=2")
+    assert result.exit_code == EXIT_USAGE
+    assert "'executor.num_actors'" in said(result)
+    assert "Traceback" not in said(result)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_an_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no photo")
+    result = galatea("ingest", tmp_path / "empty", "--out", tmp_path / "run", "tracking=off")
+    assert result.exit_code == EXIT_USAGE
+    assert "no photos in" in said(result)
+
+
+def test_a_missing_input_is_refused(tmp_path: Path) -> None:
+    result = galatea("ingest", tmp_path / "nowhere", "--out", tmp_path / "run", "tracking=off")
+    assert result.exit_code == EXIT_USAGE
+    assert "nowhere" in said(result)
+
+
+def test_a_missing_driver_is_refused_before_anything_runs(photos: Path, tmp_path: Path, weights: Path) -> None:
+    result = galatea("animate", photos / "a.png", "--driver", "gone.mp4", "--out", tmp_path / "run", "tracking=off")
+    assert result.exit_code in (EXIT_USAGE, EXIT_RUN_ERROR)
+    assert "gone.mp4" in said(result) or "models fetch open" in said(result)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_stage_names_the_nearest(tmp_path: Path) -> None:
+    result = galatea("stage", "algin", "--out", tmp_path / "run")
+    assert result.exit_code == EXIT_USAGE
+    assert "'align'" in said(result)
+
+
+def test_missing_weights_say_how_to_get_them(photos: Path, tmp_path: Path) -> None:
+    result = galatea("run", photos, "--out", tmp_path / "run", "tracking=off")
+    assert result.exit_code == EXIT_RUN_ERROR
+    assert "galatea models fetch open" in said(result)
+    assert not (tmp_path / "run").exists()
+
+
+def test_models_are_listed_with_licence_and_state() -> None:
+    result = galatea("models", "list")
+    assert result.exit_code == 0
+    assert "Apache-2.0" in said(result)
+    assert "missing" in said(result)
+
+
+def test_the_doctor_names_what_is_missing() -> None:
+    result = galatea("doctor")
+    assert result.exit_code == EXIT_RUN_ERROR
+    assert "galatea models fetch open" in said(result)
+    assert "torch" in said(result)
+
+
+def test_the_configuration_is_printed_and_written(tmp_path: Path) -> None:
+    result = galatea("config", "executor=local")
+    assert result.exit_code == 0
+    assert "kind: local" in result.output
+    assert "#   executor=local|ray" in result.output
+    galatea("config", "executor=local", "--out", tmp_path / "deep" / "config.yaml")
+    assert "kind: local" in (tmp_path / "deep" / "config.yaml").read_text()
+
+
+def test_a_report_of_no_run_is_refused(tmp_path: Path) -> None:
+    result = galatea("report", tmp_path)
+    assert result.exit_code == EXIT_USAGE
+    assert "holds no run" in said(result)
