@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-from rich.table import Table
+
+from galatea.errors import ConfigError
+
+IMPORTED_FOLDER = "generators"
+"""In Galatea's home folder: where imported checkpoints are kept."""
 
 app = typer.Typer(
     no_args_is_help=True, help="The model weights: what there is and under which licence; fetch and import."
@@ -18,16 +26,17 @@ _out = Console()
 @app.command(name="list")
 def list_models() -> None:
     """List every model, its licence, its hash, and whether commercial use is allowed."""
+    from dataclasses import asdict
+
     from galatea.weights import parts
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("model", "what it does", "version", "licence", "commercial use", "sha256", "state"):
-        table.add_column(heading, overflow="fold")
-    for part in parts():
-        state = "[green]present[/]" if part.is_installed else "[red]missing[/]"
-        allowed = "yes" if part.is_commercial_use_allowed else "[yellow]no[/]"
-        table.add_row(part.name, part.doc, part.version, part.licence, allowed, part.sha256[:12], state)
-    _out.print(table)
+    for facts in (*map(asdict, parts()), *_imported()):
+        state = "[green]present[/]" if facts["is_installed"] else "[red]missing[/]"
+        use = "commercial use allowed" if facts["is_commercial_use_allowed"] else "[yellow]no commercial use[/]"
+        name, version, licence = (escape(str(facts[key])) for key in ("name", "version", "licence"))
+        _out.print(f"{state}  [bold]{name}[/] {version}  {licence}, {use}", highlight=False, soft_wrap=True)
+        detail = f"         {facts['doc']}  sha256 {facts['sha256'][:16]}"
+        _out.print(f"[dim]{escape(detail)}[/]", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -48,4 +57,42 @@ def fetch(pack: Annotated[str, typer.Argument(metavar="PACK", help="Only [cyan]o
                 progress.update(tasks[name], completed=done, total=total or None)
 
             files = fetch_weights(pack, progress=show)
-    _out.print(f"{len(files)} weight files of the {pack} pack are in {files[0].parent}", highlight=False)
+    _out.print(
+        f"{len(files)} weight files of the {pack} pack are in {files[0].parent}", highlight=False, soft_wrap=True
+    )
+
+
+@app.command(name="import")
+def import_model(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="Only [cyan]eg3d[/]: an official EG3D pickle.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Nothing inside it is executed.")],
+) -> None:
+    """Import a generator that you have; it becomes a safetensors checkpoint of Galatea's own."""
+    from galatea.eg3d.pickle_import import import_official
+
+    if kind != "eg3d":
+        raise ConfigError(f"There is no import of '{kind}', only of eg3d.")
+    if not file.is_file():
+        raise ConfigError(f"There is no file {file}. Expected an official EG3D pickle.")
+    facts = import_official(file, _imported_folder())
+    use = "commercial use allowed" if facts.is_commercial_use_allowed else "no commercial use"
+    path = _imported_folder() / f"{file.stem}.json"
+    _out.print(f"Imported {facts.name}: {facts.licence}, {use}; sha256 {facts.sha256[:16]}", highlight=False)
+    _out.print(f"Use it with: invert.generator={path}", highlight=False, soft_wrap=True)
+
+
+def _imported_folder() -> Path:
+    from galatea.weights import home
+
+    return home() / IMPORTED_FOLDER
+
+
+def _imported() -> Iterator[dict[str, Any]]:
+    """Facts of imported checkpoints, as their own files tell them."""
+    for file in sorted(_imported_folder().glob("*.json")):
+        facts = json.loads(file.read_text(encoding="utf-8"))["provenance"]
+        yield {
+            **facts,
+            "doc": f"imported generator, {file}",
+            "is_installed": file.with_suffix(".safetensors").is_file(),
+        }
