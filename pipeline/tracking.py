@@ -111,7 +111,7 @@ class MlflowTracker:
     def __init__(self, config: TrackingConfig, facts: RunFacts) -> None:
         self._config = config
         self._facts = facts
-        self.uri = config.uri or _default_uri()
+        self.uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _default_uri()
         self.run_id = ""
 
     @property
@@ -230,7 +230,7 @@ def _connect(uri: str, config: TrackingConfig) -> tuple[MlflowClient, str]:
             known = client.get_experiment_by_name(config.experiment)
             if known is not None:
                 return client, str(known.experiment_id)
-            location = config.artifact_location or (None if config.uri else _default_artifacts())
+            location = config.artifact_location or (_default_artifacts() if uri == _default_uri() else None)
             return client, str(client.create_experiment(config.experiment, artifact_location=location))
     except TrackingError as error:
         raise TrackingError(
