@@ -87,7 +87,7 @@ class TrackingConfig:
     mode: str = "on"
     """`on` or `off`."""
     uri: str = ""
-    """MLflow tracking URI; "" = $MLFLOW_TRACKING_URI, or an SQLite file in Galatea's home, for all runs of this user."""
+    """MLflow tracking URI; "" = $MLFLOW_TRACKING_URI, or an SQLite file in Galatea's home folder."""
     experiment: str = "galatea"
     artifact_location: str = ""
     """Where a new experiment keeps its artefacts; "" = beside the SQLite file, or what the server decides."""
