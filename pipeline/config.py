@@ -176,7 +176,8 @@ def _read(file: str | Path | None) -> DictConfig:
         raise ConfigError(f"The configuration file {file} cannot be read: {error}") from error
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"The configuration file {file}: expected `section: {{key: value}}`, got a list.")
-    return OmegaConf.create(_without_hidden(OmegaConf.to_container(loaded, resolve=False)))
+    values: DictConfig = OmegaConf.create(_without_hidden(OmegaConf.to_container(loaded, resolve=False)))
+    return values
 
 
 def _without_hidden(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,8 +53,13 @@ class Outcome:
         return sum(summary.num_records - summary.num_reused for summary in self.stages.values())
 
 
-def carry_out(order: Order, progress: OnProgress) -> Outcome:
+def carry_out(order: Order, progress: OnProgress, build: Callable[[str, Any], Stage] = build_stage) -> Outcome:
     """Run what was ordered.
+
+    Args:
+        order: what to do.
+        progress: called after every batch.
+        build: makes a stage from its name and configuration.
 
     Raises:
         ConfigError: configuration, inputs or drivers are wrong; found before anything expensive.
@@ -63,7 +68,7 @@ def carry_out(order: Order, progress: OnProgress) -> Outcome:
         RunError: the run was aborted; what is finished is kept.
         RunInterruptedError: it was asked to stop; what is finished is kept.
     """
-    plan = _plan(order)
+    plan = _plan(order, build)
     tracker = open_tracker(order.config.tracking, _facts(order))
 
     def watched(state: Progress) -> None:
@@ -81,8 +86,8 @@ def carry_out(order: Order, progress: OnProgress) -> Outcome:
     return _close(order, plan, tracker, summaries)
 
 
-def _plan(order: Order) -> RunPlan:
-    stages = [build_stage(name, order.config.stages[name]) for name in order.stages if name in order.config.stages]
+def _plan(order: Order, build: Callable[[str, Any], Stage]) -> RunPlan:
+    stages = [build(name, order.config.stages[name]) for name in order.stages if name in order.config.stages]
     for stage in stages:
         stage.models()
     drivers = driver_specs(order.config.drivers, order.config.storage.options)

@@ -37,11 +37,14 @@ class StoredRun:
         return self._facts[stage]
 
     def pictures(self, stage: str, positions: Sequence[int], columns: Sequence[str]) -> list[Mapping[str, Any]]:
-        """Heavy columns of the rows at these positions; columns of files hold their bytes."""
+        """Heavy columns of the rows at these positions, as far as the stage has them; files are read."""
         if not positions:
             return []
         path = manifest_path(stage)
         kinds = columns_of(read_schema(self._run, path))
-        rows = to_rows(self._reader.take(path, list(positions), list(columns)))
-        files = [name for name in columns if kinds[name].kind is Kind.FILE]
+        present = [name for name in columns if name in kinds]
+        if not present:
+            return [{} for _ in positions]
+        rows = to_rows(self._reader.take(path, list(positions), present))
+        files = [name for name in present if kinds[name].kind is Kind.FILE]
         return [{**row, **{name: self._run.read(row[name]) for name in files if row[name]}} for row in rows]

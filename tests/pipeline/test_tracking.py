@@ -33,14 +33,11 @@ STATISTICS = {
 }
 
 
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
-
-
 @pytest.fixture
-def config(uri: str, tmp_path: Path) -> TrackingConfig:
-    return TrackingConfig(uri=uri, experiment=tmp_path.name, artifact_location=(tmp_path / "artifacts").as_uri())
+def config(tracking_uri: str, tmp_path: Path) -> TrackingConfig:
+    return TrackingConfig(
+        uri=tracking_uri, experiment=tmp_path.name, artifact_location=(tmp_path / "artifacts").as_uri()
+    )
 
 
 def _start(reused: int = 0) -> Progress:
@@ -53,22 +50,22 @@ def _summary(stage: str = "align") -> StageSummary:
     return StageSummary(stage, 4, 0, 4, counts, errors, "f" * 16, 2.0, 1.5, STATISTICS)
 
 
-def _runs(uri: str, config: TrackingConfig, where: str = "") -> list:
+def _runs(tracking_uri: str, config: TrackingConfig, where: str = "") -> list:
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(config.experiment)
     return [] if experiment is None else list(client.search_runs([experiment.experiment_id], where))
 
 
-def test_a_run_is_recorded_with_its_stages(uri: str, config: TrackingConfig) -> None:
+def test_a_run_is_recorded_with_its_stages(tracking_uri: str, config: TrackingConfig) -> None:
     tracker = open_tracker(config, FACTS)
     tracker.watch(_start())
     tracker.stage_finished(_summary(), MODELS)
     record = RunRecord({"clip.psnr.p50": 24.5}, {"report.html": "<html>"}, {"clips/a.mp4": b"film"})
     assert tracker.is_recording
-    assert uri in tracker.finished(record)
+    assert tracking_uri in tracker.finished(record)
 
-    [stage] = _runs(uri, config, "tags.`galatea.stage` = 'align'")
-    [run] = [run for run in _runs(uri, config) if run.info.run_id == stage.data.tags["mlflow.parentRunId"]]
+    [stage] = _runs(tracking_uri, config, "tags.`galatea.stage` = 'align'")
+    [run] = [run for run in _runs(tracking_uri, config) if run.info.run_id == stage.data.tags["mlflow.parentRunId"]]
     assert run.info.status == stage.info.status == "FINISHED"
     assert run.data.params["animate.fps"] == "12.0"
     assert len([key for key in run.data.params if key.startswith("edit.")]) == 150
@@ -87,26 +84,26 @@ def test_a_run_is_recorded_with_its_stages(uri: str, config: TrackingConfig) -> 
     assert stage.data.metrics["status.no_face"] == 1
     assert stage.data.metrics["fit_residual.p95"] == 0.03
     assert stage.data.tags["galatea.is_commercial_use_allowed"] == "false"
-    client = MlflowClient(tracking_uri=uri)
+    client = MlflowClient(tracking_uri=tracking_uri)
     assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"report.html", "clips"}
     assert {item.path for item in client.list_artifacts(stage.info.run_id)} == {"statistics.json"}
 
 
-def test_a_run_with_nothing_to_compute_leaves_no_record(uri: str, config: TrackingConfig) -> None:
+def test_a_run_with_nothing_to_compute_leaves_no_record(tracking_uri: str, config: TrackingConfig) -> None:
     tracker = open_tracker(config, FACTS)
     tracker.watch(_start(4))
     tracker.stage_finished(_summary(), MODELS)
     assert not tracker.is_recording
     assert tracker.finished(RunRecord()) == ""
-    assert _runs(uri, config) == []
+    assert _runs(tracking_uri, config) == []
 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
-def test_a_run_that_ends_early_says_so(uri: str, config: TrackingConfig, status: str) -> None:
+def test_a_run_that_ends_early_says_so(tracking_uri: str, config: TrackingConfig, status: str) -> None:
     tracker = open_tracker(config, FACTS)
     tracker.watch(_start())
     tracker.failed(status)
-    assert [run.info.status for run in _runs(uri, config)] == [status]
+    assert [run.info.status for run in _runs(tracking_uri, config)] == [status]
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "sqlite:////dev/null/mlflow.db"])
