@@ -1,0 +1,227 @@
+"""Builds the scene of an expressed head and casts it into pictures with labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import warp as wp
+from jaxtyping import Bool, Float, Int, UInt8
+
+from galatea.morphable.head import HeadModel, vertex_normals
+from training.heads import kernels
+from training.heads.assets import Assets, Proxy, to_linear
+from training.heads.people import HeadSample, Person
+
+PARTS = ("background", "skin", "eyes", "mouth", "hair", "brows", "cloth")
+"""Values of the part mask. Lashes count as brows, inner mouth, teeth and tongue as mouth."""
+_PART_OF_MATERIAL = np.array([1, 2, 3, 3, 3, 1, 5, 5, 4, 6, 0], dtype=np.uint8)
+_MATERIAL_OF_PART = {"skin": kernels.SKIN, "eye": kernels.EYE, "mouth": kernels.MOUTH, "socket": kernels.SOCKET}
+NUM_SMOOTHINGS = 2
+BROW_LIFT = 0.002
+"""Units that brow cards are lifted off the skin, which would otherwise pierce them."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a head and its pixel labels; `rgb` is not premultiplied, `depth` is along the viewing axis."""
+
+    rgb: UInt8[np.ndarray, "h w 3"]
+    alpha: UInt8[np.ndarray, "h w"]
+    part: UInt8[np.ndarray, "h w"]
+    depth: Float[np.ndarray, "h w"]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What depends on the person only: the combined topology of head and proxies."""
+
+    triangles: Int[np.ndarray, "f 3"]
+    uv: Float[np.ndarray, "f 3 2"]
+    material: Int[np.ndarray, "f"]
+    vertex_material: Int[np.ndarray, "v"]
+    proxies: tuple[Proxy, ...]
+
+
+class HeadRenderer:
+    """Renders head samples on one device ("cpu" or "cuda"); assets and the head model are loaded once."""
+
+    def __init__(self, model: HeadModel, assets: Assets, device: str = "cpu") -> None:
+        self.model, self.assets, self.device = model, assets, device
+        self._texels = wp.array(assets.texels.reshape(-1), dtype=wp.uint8, device=device)
+        self._linear = wp.array(to_linear(np.arange(256) / 255.0).astype(np.float32), dtype=float, device=device)
+        self._base = self._head_topology()
+
+    def render(self, sample: HeadSample, size: int) -> list[Picture]:
+        """Render a head from all its cameras."""
+        layout = self._layout(sample.person)
+        vertices, normals = self._geometry(sample, layout)
+        points = wp.array(vertices, dtype=wp.vec3, device=self.device)
+        indices = wp.array(layout.triangles.astype(np.int32).ravel(), dtype=wp.int32, device=self.device)
+        mesh = wp.Mesh(points=points, indices=indices)
+        scene = self._scene(sample, layout, vertices, normals)
+        scene.mesh, scene.face = mesh.id, indices
+        self._light(scene, points, layout, sample.seed)
+        return [self._picture(scene, camera, size) for camera in sample.cameras]
+
+    def _head_topology(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return triangles, texture coordinates and materials of the head without teeth and tongue."""
+        model = self.model
+        part = np.array(model.part_names)[model.part.numpy()]
+        chosen = np.isin(part, list(_MATERIAL_OF_PART))
+        uv = np.where((part == "eye")[:, None, None], _eye_uv(model), model.source_uv.numpy())
+        material = np.array([_MATERIAL_OF_PART[name] for name in part[chosen]])
+        return model.faces.numpy()[chosen], uv[chosen].astype(np.float32), material
+
+    def _layout(self, person: Person) -> _Layout:
+        assets = self.assets
+        parts = [(assets.teeth, kernels.TEETH), (assets.tongue, kernels.TONGUE)]
+        parts += [(assets.brows[person.brow], kernels.BROW), (assets.lashes[person.lash], kernels.LASH)]
+        if person.hair:
+            parts.append((assets.hairs[person.hair], kernels.HAIR))
+        triangles, uv, material = ([array] for array in self._base)
+        vertex_material = np.full(self.model.num_vertices, kernels.SKIN)
+        for part in (kernels.EYE, kernels.MOUTH, kernels.SOCKET):
+            vertex_material[np.unique(triangles[0][material[0] == part])] = part
+        owners, start = [vertex_material], self.model.num_vertices
+        for proxy, kind in parts:
+            triangles.append(proxy.triangles + start)
+            uv.append(proxy.uv)
+            material.append(np.full(len(proxy.triangles), kind))
+            owners.append(np.full(len(proxy.refs), kind))
+            start += len(proxy.refs)
+        joined = (np.concatenate(arrays) for arrays in (triangles, uv, material, owners))
+        return _Layout(*joined, tuple(proxy for proxy, _ in parts))
+
+    def _geometry(
+        self, sample: HeadSample, layout: _Layout
+    ) -> tuple[Float[np.ndarray, "v 3"], Float[np.ndarray, "v 3"]]:
+        identity, expression = (torch.from_numpy(a)[None] for a in (sample.person.identity, sample.expression))
+        head = self.model.vertices(identity, expression)[0].numpy()
+        vertices = np.concatenate([head, *(proxy.fit(head) for proxy in layout.proxies)]).astype(np.float32)
+        normals = vertex_normals(torch.from_numpy(vertices)[None], torch.from_numpy(layout.triangles))[0].numpy()
+        cover = _cloth_weight(self.model.mean.numpy(), sample.person)
+        vertices[: len(cover)] += 0.012 * cover[:, None] * normals[: len(cover)]
+        is_brow = layout.vertex_material == kernels.BROW
+        vertices[is_brow] += BROW_LIFT * normals[is_brow]
+        return vertices, normals
+
+    def _scene(self, sample: HeadSample, layout: _Layout, vertices: np.ndarray, normals: np.ndarray) -> kernels.Scene:
+        person, light, device = sample.person, sample.light, self.device
+        rest = np.zeros_like(vertices)
+        rest[: self.model.num_vertices] = self.model.mean.numpy()
+        names = [person.skin, "eye", "teeth", "tongue", "", "", person.brow, person.lash, person.hair]
+        scene = kernels.Scene()
+        scene.normal = wp.array(normals, dtype=wp.vec3, device=device)
+        scene.rest = wp.array(rest, dtype=wp.vec3, device=device)
+        scene.light = wp.zeros(len(vertices), dtype=wp.vec3, device=device)
+        scene.uv = wp.array(layout.uv.reshape(-1, 2), dtype=wp.vec2, device=device)
+        scene.material = wp.array(layout.material.astype(np.int32), dtype=wp.int32, device=device)
+        scene.texels, scene.linear = self._texels, self._linear
+        scene.texture = wp.array([self.assets.texture[n] if n else -1 for n in names], dtype=wp.int32, device=device)
+        scene.tint = wp.array(self._tints(person).astype(np.float32), dtype=wp.vec3, device=device)
+        hair = self.assets.mean_color.get(person.hair, np.ones(3))
+        scene.hair_gain = float(1 / max(hair @ np.array([0.2126, 0.7152, 0.0722]), 0.004))
+        scene.key_direction, scene.key_color = wp.vec3(*light.key_direction), wp.vec3(*light.key_color)
+        scene.sky, scene.ground = wp.vec3(*light.sky), wp.vec3(*light.ground)
+        scene.shine = person.shine
+        scene.cloth_color = wp.vec3(*to_linear(person.cloth_color))
+        scene.cloth_height, scene.cloth_tilt = person.cloth_height, person.cloth_tilt
+        eyes = self.model.eye_centres(torch.from_numpy(vertices[None, : self.model.num_vertices]))[0].tolist()
+        scene.left_eye, scene.right_eye = wp.vec3(*eyes[0]), wp.vec3(*eyes[1])
+        return scene
+
+    def _tints(self, person: Person) -> Float[np.ndarray, "9 3"]:
+        """Return the colour that each material's texture is multiplied with, or its own colour."""
+        skin = to_linear(person.skin_color)
+        return np.stack(
+            [
+                skin / self.assets.mean_color[person.skin],
+                to_linear(person.eye_color),
+                np.array([1.25, 1.18, 1.02]),
+                np.array([0.85, 0.7, 0.68]),
+                np.array([0.2, 0.05, 0.045]),
+                0.6 * skin * np.array([1.0, 0.62, 0.58]) + np.array([0.06, 0.01, 0.01]),
+                to_linear(person.brow_color),
+                np.array([0.008, 0.006, 0.005]),
+                to_linear(person.hair_color),
+            ]
+        )
+
+    def _light(self, scene: kernels.Scene, points: wp.array, layout: _Layout, seed: int) -> None:
+        """Gather the light at the vertices, then smooth it along the surface."""
+        owners = wp.array(layout.vertex_material.astype(np.int32), dtype=wp.int32, device=self.device)
+        wp.launch(kernels.gather_light, len(points), inputs=[scene, points, owners, seed], device=self.device)
+        light = torch.from_numpy(scene.light.numpy())
+        edges = torch.from_numpy(layout.triangles)
+        edges = torch.cat([edges[:, [0, 1]], edges[:, [1, 2]], edges[:, [2, 0]]])
+        for _ in range(NUM_SMOOTHINGS):
+            total = light.clone()
+            count = torch.ones(len(light), 1)
+            for one, other in ((0, 1), (1, 0)):
+                total.index_add_(0, edges[:, one], light[edges[:, other]])
+                count.index_add_(0, edges[:, one], torch.ones(len(edges), 1))
+            light = total / count
+        scene.light.assign(light.numpy())
+
+    def _picture(self, scene: kernels.Scene, camera: Float[np.ndarray, "25"], size: int) -> Picture:
+        """Cast one ray a pixel, then four through pixels at edges, hair, eyes and mouth."""
+        color = wp.zeros(size * size, dtype=wp.vec4, device=self.device)
+        depth = wp.zeros(size * size, dtype=float, device=self.device)
+        material = wp.zeros(size * size, dtype=wp.int32, device=self.device)
+
+        def launch(pixels: np.ndarray, grid: int) -> None:
+            chosen = wp.array(pixels.astype(np.int32), dtype=wp.int32, device=self.device)
+            inputs = [scene, wp.mat44(*camera[:16].tolist()), float(camera[16]), size, grid, chosen]
+            inputs += [color, depth, material]
+            wp.launch(kernels.cast, len(pixels), inputs=inputs, device=self.device)
+
+        launch(np.arange(size * size), 1)
+        found, reach = (array.numpy().reshape(size, size) for array in (material, depth))
+        launch(np.flatnonzero(_needs_detail(found, reach)), 2)
+        rgba = color.numpy().reshape(size, size, 4)
+        rgb = rgba[..., :3] / np.maximum(rgba[..., 3:], 1e-4)
+        return Picture(
+            rgb=np.round(255 * to_display(rgb) * (rgba[..., 3:] > 0.003)).astype(np.uint8),
+            alpha=np.round(255 * np.clip(rgba[..., 3], 0, 1)).astype(np.uint8),
+            part=_PART_OF_MATERIAL[found],
+            depth=reach.copy(),
+        )
+
+
+def _eye_uv(model: HeadModel) -> Float[np.ndarray, "f 3 2"]:
+    """Return, for the corners of the eyeballs' front, coordinates around the pupil: angle grows with radius."""
+    corners = model.mean.numpy()[model.faces.numpy()]
+    centres = model.eye_centres(model.mean[None])[0].numpy()
+    rays = corners - np.where(corners[..., :1] > 0, centres[0], centres[1])
+    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
+    angle = np.arccos(np.clip(rays[..., 2], -1, 1))
+    planar = rays[..., :2] / np.maximum(np.linalg.norm(rays[..., :2], axis=-1, keepdims=True), 1e-9)
+    return np.asarray(0.5 + planar * (angle / np.pi)[..., None])
+
+
+def _cloth_weight(rest: Float[np.ndarray, "v 3"], person: Person) -> Float[np.ndarray, "v"]:
+    """Return how much clothing covers vertices (the same edge that the ray caster draws)."""
+    edge = person.cloth_height - person.cloth_tilt * (rest[:, 2] - 0.05)
+    return np.clip((edge - rest[:, 1]) * 60.0 + 0.5, 0.0, 1.0)
+
+
+def _needs_detail(material: Int[np.ndarray, "h w"], depth: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Return the pixels that one ray does not render well."""
+    fine = (material > 0) & (material < kernels.HAIR)
+    jump = np.zeros_like(fine)
+    for axis in (0, 1):
+        change = (np.diff(material, axis=axis) != 0) | (np.abs(np.diff(depth, axis=axis)) > 0.03)
+        before, after = [slice(None)] * 2, [slice(None)] * 2
+        before[axis], after[axis] = slice(0, -1), slice(1, None)
+        jump[tuple(before)] |= change
+        jump[tuple(after)] |= change
+    return np.asarray(fine | jump)
+
+
+def to_display(linear: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
+    """Turn linear light into sRGB in [0, 1]; above 0.7 highlights are compressed instead of cut."""
+    soft = np.where(linear < 0.7, linear, 0.7 + 0.3 * (1 - np.exp(-(linear - 0.7) / 0.3)))
+    soft = np.clip(soft, 0, 1)
+    return np.asarray(np.where(soft <= 0.0031308, 12.92 * soft, 1.055 * soft ** (1 / 2.4) - 0.055))
