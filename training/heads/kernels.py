@@ -6,12 +6,12 @@ vertex, has no noise, and serves every view of a mesh. Primary rays walk through
 
 # warp reads annotations at run time, so they cannot be postponed: no `from __future__ import annotations` here.
 
-
 import warp as wp
 
 SKIN, EYE, TEETH, TONGUE, MOUTH, SOCKET, BROW, LASH, HAIR = range(9)
 """Material ids; a material is also what decides the part a pixel belongs to."""
 TEXTURE_SIDE = 512
+wp.set_module_options({"enable_backward": False})  # Nothing is differentiated; it halves the compilation.
 MAX_LAYERS = wp.constant(14)
 _SIDE = wp.constant(TEXTURE_SIDE)
 _EYE, _MOUTH, _SOCKET, _BROW, _LASH, _HAIR = (wp.constant(i) for i in (EYE, MOUTH, SOCKET, BROW, LASH, HAIR))
@@ -152,6 +152,8 @@ def gather_light(
     key_rays, sky_rays = int(3), int(7)
     if is_hair:
         key_rays, sky_rays = int(2), int(3)
+    if material == _TEETH or material == _TONGUE or material == _MOUTH or material == _SOCKET:
+        key_rays, sky_rays = int(1), int(3)
     right = frame_right(side)
     up = wp.cross(side, right)
     seen = float(0.0)
@@ -189,6 +191,8 @@ def gather_light(
     if material == _TEETH or material == _TONGUE:
         # Light that bounces about in the mouth is not traced.
         seen, open_all, open_sky = 0.35 + 0.65 * seen, 0.5 + 0.5 * open_all, 0.3 + 0.5 * open_sky
+    if material == _MOUTH or material == _SOCKET:
+        open_all, open_sky = 0.3 + 0.7 * open_all, 0.2 + 0.6 * open_sky
     scene.light[vertex] = wp.vec3(seen, open_all, open_sky)
 
 

@@ -14,17 +14,55 @@ from galatea.morphable.sampling import PHENOTYPES, sample_phenotypes
 from training.heads.assets import Assets
 from training.heads.expressions import sample_expression
 
-SKIN_TONES = np.array(
-    [[238, 206, 186], [228, 188, 162], [214, 170, 141], [192, 146, 114], [160, 115, 84], [124, 86, 62], [92, 64, 48], [66, 47, 37]]
-) / 255.0
+SKIN_TONES = (
+    np.array(
+        [
+            [238, 206, 186],
+            [228, 188, 162],
+            [214, 170, 141],
+            [192, 146, 114],
+            [160, 115, 84],
+            [124, 86, 62],
+            [92, 64, 48],
+            [66, 47, 37],
+        ]
+    )
+    / 255.0
+)
 """Average sRGB colour of faces from light to dark, as photos show them in neutral light."""
-HAIR_COLORS = np.array(
-    [[14, 12, 12], [30, 22, 18], [54, 36, 25], [88, 58, 36], [120, 84, 50], [150, 116, 78], [184, 154, 112], [104, 50, 26], [118, 115, 112], [172, 170, 167]]
-) / 255.0
+HAIR_COLORS = (
+    np.array(
+        [
+            [14, 12, 12],
+            [30, 22, 18],
+            [54, 36, 25],
+            [88, 58, 36],
+            [120, 84, 50],
+            [150, 116, 78],
+            [184, 154, 112],
+            [104, 50, 26],
+            [118, 115, 112],
+            [172, 170, 167],
+        ]
+    )
+    / 255.0
+)
 """Black, dark browns, browns, dark blond, blond, light blond, red, grey, white."""
-EYE_COLORS = np.array(
-    [[38, 22, 13], [66, 40, 22], [98, 66, 36], [98, 84, 50], [84, 94, 70], [88, 102, 112], [84, 112, 136], [108, 126, 134]]
-) / 255.0
+EYE_COLORS = (
+    np.array(
+        [
+            [38, 22, 13],
+            [66, 40, 22],
+            [98, 66, 36],
+            [98, 84, 50],
+            [84, 94, 70],
+            [88, 102, 112],
+            [84, 112, 136],
+            [108, 126, 134],
+        ]
+    )
+    / 255.0
+)
 """Dark brown, brown, light brown, hazel, green, grey, blue, light blue."""
 
 FRINGES = ("bob01", "bob02", "short03")
@@ -125,7 +163,7 @@ def _choose_skin(named: dict[str, float], tone: float, skins: list[str], rng: np
 def _choose_hair(named: dict[str, float], assets: Assets, rng: np.random.Generator) -> str:
     """Choose a hair style, or none; long ones mostly for women, bald heads mostly for older men."""
     is_female = named["gender"] > 0.5
-    if rng.random() < (0.03 if is_female else 0.16 + 0.2 * (named["age"] > 0.88)):
+    if rng.random() < (0.03 if is_female else 0.1 + 0.15 * (named["age"] > 0.88)):
         return ""
     names = sorted(assets.hairs)
     weight = np.ones(len(names))
@@ -167,7 +205,7 @@ def sample_light(rng: np.random.Generator) -> Light:
     yaw, pitch = np.radians(np.clip(rng.normal(0, 42), -95, 95)), np.radians(rng.uniform(2, 58))
     direction = np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
     warm, cool = rng.normal(0, 0.06), rng.normal(0, 0.05)
-    exposure, share = rng.uniform(0.72, 1.1), rng.uniform(0.3, 0.72)
+    exposure, share = rng.uniform(0.78, 1.12), rng.uniform(0.3, 0.72)
     key = exposure * share / 0.8 * np.array([1 + warm, 1.0, 1 - warm])
     around = exposure * (1 - share)
     sky = around * np.array([1 - cool, 1.0, 1 + cool]) * 1.3
@@ -201,5 +239,3 @@ def sample_head(seed: int, expression: int, num_views: int, model: HeadModel, as
         cameras=sample_cameras(num_views, rng),
         seed=int(rng.integers(2**31)),
     )
-
-

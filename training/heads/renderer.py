@@ -19,6 +19,10 @@ PARTS = ("background", "skin", "eyes", "mouth", "hair", "brows", "cloth")
 _PART_OF_MATERIAL = np.array([1, 2, 3, 3, 3, 1, 5, 5, 4, 6, 0], dtype=np.uint8)
 _MATERIAL_OF_PART = {"skin": kernels.SKIN, "eye": kernels.EYE, "mouth": kernels.MOUTH, "socket": kernels.SOCKET}
 NUM_SMOOTHINGS = 2
+FIRST_UPPER_TOOTH = 15060
+"""Base mesh helper vertices below this number (of those of the teeth) belong to the lower jaw."""
+GUM_RETREAT = 0.04
+"""Units that the lower gum's end is moved back: a wide open jaw would push it through the chin."""
 BROW_LIFT = 0.002
 """Units that brow cards are lifted off the skin, which would otherwise pierce them."""
 
@@ -52,6 +56,7 @@ class HeadRenderer:
         self._texels = wp.array(assets.texels.reshape(-1), dtype=wp.uint8, device=device)
         self._linear = wp.array(to_linear(np.arange(256) / 255.0).astype(np.float32), dtype=float, device=device)
         self._base = self._head_topology()
+        self._gum_depth = self._lower_gum_depth()
 
     def render(self, sample: HeadSample, size: int) -> list[Picture]:
         """Render a head from all its cameras."""
@@ -73,6 +78,14 @@ class HeadRenderer:
         uv = np.where((part == "eye")[:, None, None], _eye_uv(model), model.source_uv.numpy())
         material = np.array([_MATERIAL_OF_PART[name] for name in part[chosen]])
         return model.faces.numpy()[chosen], uv[chosen].astype(np.float32), material
+
+    def _lower_gum_depth(self) -> Float[np.ndarray, "n"]:
+        """Return 0 for the upper teeth, 0..1 from the edge of the lower teeth down to the end of the gum."""
+        teeth = self.assets.teeth
+        height = teeth.fit(self.model.mean.numpy())[:, 1]
+        is_lower = self.model.base_index.numpy()[teeth.refs[:, 0]] < FIRST_UPPER_TOOTH
+        span = height[is_lower].max() - height[is_lower].min()
+        return np.asarray(is_lower * ((height[is_lower].max() - height) / span).clip(0, 1) ** 2)
 
     def _layout(self, person: Person) -> _Layout:
         assets = self.assets
@@ -100,6 +113,7 @@ class HeadRenderer:
         identity, expression = (torch.from_numpy(a)[None] for a in (sample.person.identity, sample.expression))
         head = self.model.vertices(identity, expression)[0].numpy()
         vertices = np.concatenate([head, *(proxy.fit(head) for proxy in layout.proxies)]).astype(np.float32)
+        vertices[layout.vertex_material == kernels.TEETH, 2] -= GUM_RETREAT * self._gum_depth
         normals = vertex_normals(torch.from_numpy(vertices)[None], torch.from_numpy(layout.triangles))[0].numpy()
         cover = _cloth_weight(self.model.mean.numpy(), sample.person)
         vertices[: len(cover)] += 0.012 * cover[:, None] * normals[: len(cover)]
