@@ -35,7 +35,7 @@ def into_box(uv: Float[np.ndarray, "f 3 2"], box: tuple[float, float, float, flo
     """Rescale an island so that it fills a box."""
     low, high = uv.min((0, 1)), uv.max((0, 1))
     start, size = np.array(box[:2]), np.array(box[2:]) - np.array(box[:2])
-    return start + (uv - low) / (high - low) * size
+    return np.asarray(start + (uv - low) / (high - low) * size)
 
 
 def head_island(source_uv: Float[np.ndarray, "f 3 2"]) -> Float[np.ndarray, "f 3 2"]:
@@ -45,20 +45,20 @@ def head_island(source_uv: Float[np.ndarray, "f 3 2"]) -> Float[np.ndarray, "f 3
     horizontal = 0.5 + np.sign(across) * half
     vertical = 1 - np.interp(source_uv[..., 0], *_DOWN)
     start, size = np.array(HEAD_BOX[:2]), np.array(HEAD_BOX[2:]) - np.array(HEAD_BOX[:2])
-    return start + np.stack([horizontal, vertical], -1) * size
+    return np.asarray(start + np.stack([horizontal, vertical], -1) * size)
 
 
 def eye_front(directions: Float[np.ndarray, "f 3 3"]) -> Float[np.ndarray, "f 3 2"]:
     """Project unit directions of the eyeball's front half so that the angle from the optical axis grows with radius."""
     angle = np.arccos(np.clip(directions[..., 2], -1, 1))
     planar = directions[..., :2] / np.maximum(np.linalg.norm(directions[..., :2], axis=-1, keepdims=True), 1e-9)
-    return 0.5 + planar * (angle / np.pi)[..., None]
+    return np.asarray(0.5 + planar * (angle / np.pi)[..., None])
 
 
 def area(uv: Float[np.ndarray, "f 3 2"]) -> Float[np.ndarray, "f"]:
     """Return the area of triangles in the atlas (the whole atlas is 1)."""
     first, second = uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0]
-    return 0.5 * np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0])
+    return np.asarray(0.5 * np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]))
 
 
 def islands(corners: Int[np.ndarray, "f n"], num: int) -> Int[np.ndarray, "f"]:
@@ -71,4 +71,4 @@ def islands(corners: Int[np.ndarray, "f n"], num: int) -> Int[np.ndarray, "f"]:
             np.minimum.at(parent, corners[:, column], lowest)
         parent = parent[parent]
         if np.array_equal(before, parent):
-            return parent[corners[:, 0]]
+            return np.asarray(parent[corners[:, 0]])

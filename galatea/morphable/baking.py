@@ -188,7 +188,7 @@ def align(heads: Float[np.ndarray, "n v 3"], topology: Topology) -> Float[np.nda
     centre, target = points.mean(1, keepdims=True), STANDARD_POINTS.mean(0)
     spread = STANDARD_POINTS - target
     scale = ((points - centre) * spread).sum((1, 2)) / ((points - centre) ** 2).sum((1, 2))
-    return (heads - centre) * scale[:, None, None] + target
+    return np.asarray((heads - centre) * scale[:, None, None] + target)
 
 
 def nose_tip(head: Float[np.ndarray, "v 3"], topology: Topology) -> int:
@@ -232,7 +232,7 @@ def principal_components(
 def _symmetry(basis: Float[np.ndarray, "k v 3"], mirror: Int[np.ndarray, "v"]) -> Float[np.ndarray, "k"]:
     """Return +1 for symmetric components, -1 for antisymmetric ones."""
     flipped = basis[:, mirror] * np.array([-1.0, 1.0, 1.0])
-    return np.sign((basis * flipped).sum((1, 2)))
+    return np.asarray(np.sign((basis * flipped).sum((1, 2))))
 
 
 def _other_side(name: str) -> str:
@@ -247,7 +247,7 @@ def _sided(
 ) -> Float[np.ndarray, "52 v 3"]:
     """Make the two sides of the actions exact mirror images."""
     other = actions[[names.index(_other_side(name)) for name in names]]
-    return (actions + other[:, mirror] * np.array([-1.0, 1.0, 1.0])) / 2
+    return np.asarray((actions + other[:, mirror] * np.array([-1.0, 1.0, 1.0])) / 2)
 
 
 def lid_gap(
@@ -291,4 +291,4 @@ def phenotype_features(phenotypes: Float[np.ndarray, "n 11"]) -> Float[np.ndarra
 def visible_face(topology: Topology, reference: Float[np.ndarray, "v 3"]) -> Bool[np.ndarray, "f"]:
     """Return the triangles of the face proper: skin in front of the ears, from chin to hairline."""
     centre = reference[topology.triangles].mean(1)
-    return (topology.part == 0) & (centre[:, 1] > 0.635) & (centre[:, 1] < 0.80) & (centre[:, 2] > 0.06)
+    return np.asarray((topology.part == 0) & (centre[:, 1] > 0.635) & (centre[:, 1] < 0.80) & (centre[:, 2] > 0.06))

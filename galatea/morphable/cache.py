@@ -10,20 +10,16 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from galatea.weights import home
+
 HEAD_VERSION = 2
 """Raise when baking changes: checkpoints trained on one version's identity space do not fit another's."""
 logger = logging.getLogger(__name__)
 
 
-def cache_root() -> Path:
-    """Return the cache folder: $GALATEA_HOME or ~/.cache/galatea."""
-    home = os.environ.get("GALATEA_HOME")
-    return Path(home) if home else Path.home() / ".cache" / "galatea"
-
-
 def baked_head_path(root: Path | None = None) -> Path:
     """Return the file of the baked head model, baking it first where it is missing."""
-    folder = (root or cache_root()) / "morphable"
+    folder = (root or home()) / "morphable"
     path = folder / f"anny_head_v{HEAD_VERSION}.safetensors"
     if path.exists():
         return path

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from galatea.errors import ConfigError
-from training.heads.kernels import TEXTURE_SIDE
+from training.heads.shading import TEXTURE_SIDE
 
 MEAN_PATCH = (slice(230, 297), slice(400, 461))
 """Rows and columns of a 512 px skin texture that hold cheeks, nose and forehead."""

@@ -148,7 +148,7 @@ def _skin_color(tone: float, rng: np.random.Generator) -> Float[np.ndarray, "3"]
     steps = np.linspace(0, 1, len(SKIN_TONES))
     color = np.array([np.interp(tone, steps, SKIN_TONES[:, channel]) for channel in range(3)])
     warm = rng.normal(0, 0.02)
-    return np.clip(color * np.array([1 + warm, 1.0, 1 - 1.5 * warm]) * rng.normal(1, 0.03), 0.02, 0.98)
+    return np.asarray(np.clip(color * np.array([1 + warm, 1.0, 1 - 1.5 * warm]) * rng.normal(1, 0.03), 0.02, 0.98))
 
 
 def _choose_skin(named: dict[str, float], tone: float, skins: list[str], rng: np.random.Generator) -> str:
@@ -182,7 +182,7 @@ def _hair_color(named: dict[str, float], tone: float, rng: np.random.Generator) 
         weight = np.array([1, 1.5, 2, 2, 1.5, 1.5, 1, 0.8, 0.3, 0.2])
     weight[8:] += 12 * max(0.0, named["age"] - 0.85) / 0.15
     color = HAIR_COLORS[rng.choice(len(HAIR_COLORS), p=weight / weight.sum())]
-    return np.clip(color * rng.uniform(0.8, 1.15) * rng.normal(1, 0.015, 3), 0.03, 0.8)
+    return np.asarray(np.clip(color * rng.uniform(0.8, 1.15) * rng.normal(1, 0.015, 3), 0.03, 0.8))
 
 
 def _eye_color(tone: float, rng: np.random.Generator) -> Float[np.ndarray, "3"]:
@@ -191,7 +191,7 @@ def _eye_color(tone: float, rng: np.random.Generator) -> Float[np.ndarray, "3"]:
     if tone < 0.32:
         weight = np.array([1, 1.5, 1.2, 1, 1, 1, 1.5, 0.8])
     color = EYE_COLORS[rng.choice(len(EYE_COLORS), p=weight / weight.sum())]
-    return np.clip(color * rng.uniform(0.85, 1.2) * rng.normal(1, 0.04, 3), 0.02, 0.9)
+    return np.asarray(np.clip(color * rng.uniform(0.85, 1.2) * rng.normal(1, 0.04, 3), 0.02, 0.9))
 
 
 def _cloth_color(rng: np.random.Generator) -> Float[np.ndarray, "3"]:
@@ -219,7 +219,7 @@ def sample_cameras(num: int, rng: np.random.Generator) -> Float[np.ndarray, "n 2
     yaw = np.where(is_wide, rng.uniform(-70, 70, num), np.clip(rng.normal(0, 20, num), -42, 42))
     pitch = np.clip(rng.normal(2, 8.5, num), -20, 20)
     roll = np.clip(rng.normal(0, 3.5, num), -12, 12)
-    label = orbit(*(torch.from_numpy(angle) for angle in (yaw, pitch, roll)))
+    label = orbit(torch.from_numpy(yaw), torch.from_numpy(pitch), torch.from_numpy(roll))
     cam2world, intrinsics = unpack_label(label)
     shift = torch.from_numpy(rng.normal(0, 0.011, (num, 3)))
     stretch = torch.from_numpy(1 + np.clip(rng.normal(0, 0.025, (num, 1)), -0.06, 0.06))

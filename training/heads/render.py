@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import torch
-import warp
 
 from galatea.errors import GalateaError
 from galatea.morphable.head import HeadModel
@@ -68,7 +67,6 @@ def render_missing(plan: ShardPlan, assets: Path, num_workers: int, device: str)
 def _work(plan: ShardPlan, assets_folder: Path, device: str, shards: list[int]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    warp.config.quiet = True
     model = HeadModel.load()
     assets = load_assets(assets_folder, model.base_index.numpy())
     renderer = HeadRenderer(model, assets, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,14 +11,14 @@ import warp as wp
 from jaxtyping import Bool, Float, Int, UInt8
 
 from galatea.morphable.head import HeadModel, vertex_normals
-from training.heads import kernels
+from training.heads import kernels, shading
 from training.heads.assets import Assets, Proxy, to_linear
 from training.heads.people import HeadSample, Person
 
 PARTS = ("background", "skin", "eyes", "mouth", "hair", "brows", "cloth")
 """Values of the part mask. Lashes count as brows, inner mouth, teeth and tongue as mouth."""
 _PART_OF_MATERIAL = np.array([1, 2, 3, 3, 3, 1, 5, 5, 4, 6, 0], dtype=np.uint8)
-_MATERIAL_OF_PART = {"skin": kernels.SKIN, "eye": kernels.EYE, "mouth": kernels.MOUTH, "socket": kernels.SOCKET}
+_MATERIAL_OF_PART = {"skin": shading.SKIN, "eye": shading.EYE, "mouth": shading.MOUTH, "socket": shading.SOCKET}
 NUM_SMOOTHINGS = 2
 FIRST_UPPER_TOOTH = 15060
 """Base mesh helper vertices below this number (of those of the teeth) belong to the lower jaw."""
@@ -53,8 +54,8 @@ class HeadRenderer:
 
     def __init__(self, model: HeadModel, assets: Assets, device: str = "cpu") -> None:
         self.model, self.assets, self.device = model, assets, device
-        self._texels = wp.array(assets.texels.reshape(-1), dtype=wp.uint8, device=device)
-        self._linear = wp.array(to_linear(np.arange(256) / 255.0).astype(np.float32), dtype=float, device=device)
+        self._texels: Any = wp.array(assets.texels.reshape(-1), dtype=wp.uint8, device=device)
+        self._linear: Any = wp.array(to_linear(np.arange(256) / 255.0).astype(np.float32), dtype=float, device=device)
         self._base = self._head_topology()
         self._gum_depth = self._lower_gum_depth()
 
@@ -62,8 +63,8 @@ class HeadRenderer:
         """Render a head from all its cameras."""
         layout = self._layout(sample.person)
         vertices, normals = self._geometry(sample, layout)
-        points = wp.array(vertices, dtype=wp.vec3, device=self.device)
-        indices = wp.array(layout.triangles.astype(np.int32).ravel(), dtype=wp.int32, device=self.device)
+        points: Any = wp.array(vertices, dtype=wp.vec3, device=self.device)
+        indices: Any = wp.array(layout.triangles.astype(np.int32).ravel(), dtype=wp.int32, device=self.device)
         mesh = wp.Mesh(points=points, indices=indices)
         scene = self._scene(sample, layout, vertices, normals)
         scene.mesh, scene.face = mesh.id, indices
@@ -89,13 +90,13 @@ class HeadRenderer:
 
     def _layout(self, person: Person) -> _Layout:
         assets = self.assets
-        parts = [(assets.teeth, kernels.TEETH), (assets.tongue, kernels.TONGUE)]
-        parts += [(assets.brows[person.brow], kernels.BROW), (assets.lashes[person.lash], kernels.LASH)]
+        parts = [(assets.teeth, shading.TEETH), (assets.tongue, shading.TONGUE)]
+        parts += [(assets.brows[person.brow], shading.BROW), (assets.lashes[person.lash], shading.LASH)]
         if person.hair:
-            parts.append((assets.hairs[person.hair], kernels.HAIR))
+            parts.append((assets.hairs[person.hair], shading.HAIR))
         triangles, uv, material = ([array] for array in self._base)
-        vertex_material = np.full(self.model.num_vertices, kernels.SKIN)
-        for part in (kernels.EYE, kernels.MOUTH, kernels.SOCKET):
+        vertex_material = np.full(self.model.num_vertices, shading.SKIN)
+        for part in (shading.EYE, shading.MOUTH, shading.SOCKET):
             vertex_material[np.unique(triangles[0][material[0] == part])] = part
         owners, start = [vertex_material], self.model.num_vertices
         for proxy, kind in parts:
@@ -104,8 +105,8 @@ class HeadRenderer:
             material.append(np.full(len(proxy.triangles), kind))
             owners.append(np.full(len(proxy.refs), kind))
             start += len(proxy.refs)
-        joined = (np.concatenate(arrays) for arrays in (triangles, uv, material, owners))
-        return _Layout(*joined, tuple(proxy for proxy, _ in parts))
+        joined = [np.concatenate(arrays) for arrays in (triangles, uv, material, owners)]
+        return _Layout(joined[0], joined[1], joined[2], joined[3], tuple(proxy for proxy, _ in parts))
 
     def _geometry(
         self, sample: HeadSample, layout: _Layout
@@ -113,20 +114,20 @@ class HeadRenderer:
         identity, expression = (torch.from_numpy(a)[None] for a in (sample.person.identity, sample.expression))
         head = self.model.vertices(identity, expression)[0].numpy()
         vertices = np.concatenate([head, *(proxy.fit(head) for proxy in layout.proxies)]).astype(np.float32)
-        vertices[layout.vertex_material == kernels.TEETH, 2] -= GUM_RETREAT * self._gum_depth
+        vertices[layout.vertex_material == shading.TEETH, 2] -= GUM_RETREAT * self._gum_depth
         normals = vertex_normals(torch.from_numpy(vertices)[None], torch.from_numpy(layout.triangles))[0].numpy()
         cover = _cloth_weight(self.model.mean.numpy(), sample.person)
         vertices[: len(cover)] += 0.012 * cover[:, None] * normals[: len(cover)]
-        is_brow = layout.vertex_material == kernels.BROW
+        is_brow = layout.vertex_material == shading.BROW
         vertices[is_brow] += BROW_LIFT * normals[is_brow]
         return vertices, normals
 
-    def _scene(self, sample: HeadSample, layout: _Layout, vertices: np.ndarray, normals: np.ndarray) -> kernels.Scene:
+    def _scene(self, sample: HeadSample, layout: _Layout, vertices: np.ndarray, normals: np.ndarray) -> shading.Scene:
         person, light, device = sample.person, sample.light, self.device
         rest = np.zeros_like(vertices)
         rest[: self.model.num_vertices] = self.model.mean.numpy()
         names = [person.skin, "eye", "teeth", "tongue", "", "", person.brow, person.lash, person.hair]
-        scene = kernels.Scene()
+        scene = shading.Scene()
         scene.normal = wp.array(normals, dtype=wp.vec3, device=device)
         scene.rest = wp.array(rest, dtype=wp.vec3, device=device)
         scene.light = wp.zeros(len(vertices), dtype=wp.vec3, device=device)
@@ -163,9 +164,9 @@ class HeadRenderer:
             ]
         )
 
-    def _light(self, scene: kernels.Scene, points: wp.array, layout: _Layout, seed: int) -> None:
+    def _light(self, scene: shading.Scene, points: Any, layout: _Layout, seed: int) -> None:
         """Gather the light at the vertices, then smooth it along the surface."""
-        owners = wp.array(layout.vertex_material.astype(np.int32), dtype=wp.int32, device=self.device)
+        owners: Any = wp.array(layout.vertex_material.astype(np.int32), dtype=wp.int32, device=self.device)
         wp.launch(kernels.gather_light, len(points), inputs=[scene, points, owners, seed], device=self.device)
         light = torch.from_numpy(scene.light.numpy())
         edges = torch.from_numpy(layout.triangles)
@@ -179,14 +180,14 @@ class HeadRenderer:
             light = total / count
         scene.light.assign(light.numpy())
 
-    def _picture(self, scene: kernels.Scene, camera: Float[np.ndarray, "25"], size: int) -> Picture:
+    def _picture(self, scene: shading.Scene, camera: Float[np.ndarray, "25"], size: int) -> Picture:
         """Cast one ray a pixel, then four through pixels at edges, hair, eyes and mouth."""
-        color = wp.zeros(size * size, dtype=wp.vec4, device=self.device)
-        depth = wp.zeros(size * size, dtype=float, device=self.device)
-        material = wp.zeros(size * size, dtype=wp.int32, device=self.device)
+        color: Any = wp.zeros(size * size, dtype=wp.vec4, device=self.device)
+        depth: Any = wp.zeros(size * size, dtype=float, device=self.device)
+        material: Any = wp.zeros(size * size, dtype=wp.int32, device=self.device)
 
         def launch(pixels: np.ndarray, grid: int) -> None:
-            chosen = wp.array(pixels.astype(np.int32), dtype=wp.int32, device=self.device)
+            chosen: Any = wp.array(pixels.astype(np.int32), dtype=wp.int32, device=self.device)
             inputs = [scene, wp.mat44(*camera[:16].tolist()), float(camera[16]), size, grid, chosen]
             inputs += [color, depth, material]
             wp.launch(kernels.cast, len(pixels), inputs=inputs, device=self.device)
@@ -218,12 +219,12 @@ def _eye_uv(model: HeadModel) -> Float[np.ndarray, "f 3 2"]:
 def _cloth_weight(rest: Float[np.ndarray, "v 3"], person: Person) -> Float[np.ndarray, "v"]:
     """Return how much clothing covers vertices (the same edge that the ray caster draws)."""
     edge = person.cloth_height - person.cloth_tilt * (rest[:, 2] - 0.05)
-    return np.clip((edge - rest[:, 1]) * 60.0 + 0.5, 0.0, 1.0)
+    return np.asarray(np.clip((edge - rest[:, 1]) * 60.0 + 0.5, 0.0, 1.0))
 
 
 def _needs_detail(material: Int[np.ndarray, "h w"], depth: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Return the pixels that one ray does not render well."""
-    fine = (material > 0) & (material < kernels.HAIR)
+    fine = (material > 0) & (material < shading.HAIR)
     jump = np.zeros_like(fine)
     for axis in (0, 1):
         change = (np.diff(material, axis=axis) != 0) | (np.abs(np.diff(depth, axis=axis)) > 0.03)

@@ -1,0 +1,212 @@
+"""Surfaces of the ray caster (warp): the scene, its textures, and the colour of a point.
+
+Skin scatters a little (red light wraps further round than blue), eyes mirror the key light, hair and cloth take a tint.
+"""
+
+# warp compiles these functions from their source. So annotations are not postponed, `float(0.0)` declares a variable
+# that changes in a loop, and `in` does not exist; Python's type checker knows none of that.
+# mypy: ignore-errors
+# ruff: noqa: UP018, SIM109, C901
+
+import warp as wp
+
+SKIN, EYE, TEETH, TONGUE, MOUTH, SOCKET, BROW, LASH, HAIR = range(9)
+"""Material ids; a material is also what decides the part a pixel belongs to."""
+TEXTURE_SIDE = 512
+_SIDE = wp.constant(TEXTURE_SIDE)
+_EYE, _MOUTH, _SOCKET, _BROW, _LASH, _HAIR = (wp.constant(i) for i in (EYE, MOUTH, SOCKET, BROW, LASH, HAIR))
+_TEETH, _TONGUE = wp.constant(TEETH), wp.constant(TONGUE)
+
+
+@wp.struct
+class Scene:
+    """Geometry of one expressed head and its look; colours are linear RGB."""
+
+    mesh: wp.uint64
+    normal: wp.array(dtype=wp.vec3)
+    rest: wp.array(dtype=wp.vec3)
+    light: wp.array(dtype=wp.vec3)
+    face: wp.array(dtype=wp.int32)
+    uv: wp.array(dtype=wp.vec2)
+    material: wp.array(dtype=wp.int32)
+    texels: wp.array(dtype=wp.uint8)
+    linear: wp.array(dtype=float)
+    texture: wp.array(dtype=wp.int32)
+    tint: wp.array(dtype=wp.vec3)
+    key_direction: wp.vec3
+    key_color: wp.vec3
+    sky: wp.vec3
+    ground: wp.vec3
+    shine: float
+    hair_gain: float
+    cloth_color: wp.vec3
+    cloth_height: float
+    cloth_tilt: float
+    left_eye: wp.vec3
+    right_eye: wp.vec3
+
+
+@wp.func
+def texel(scene: Scene, texture: int, x: int, y: int) -> wp.vec4:
+    """Return one texel as linear RGB and opacity; coordinates are clamped to the texture."""
+    column, row = wp.clamp(x, 0, _SIDE - 1), wp.clamp(y, 0, _SIDE - 1)
+    at = ((texture * _SIDE + row) * _SIDE + column) * 4
+    return wp.vec4(
+        scene.linear[int(scene.texels[at])],
+        scene.linear[int(scene.texels[at + 1])],
+        scene.linear[int(scene.texels[at + 2])],
+        float(scene.texels[at + 3]) / 255.0,
+    )
+
+
+@wp.func
+def sample(scene: Scene, texture: int, uv: wp.vec2) -> wp.vec4:
+    """Bilinear look-up; v points up."""
+    x = uv[0] * float(_SIDE) - 0.5
+    y = (1.0 - uv[1]) * float(_SIDE) - 0.5
+    left, top = int(wp.floor(x)), int(wp.floor(y))
+    u, v = x - wp.floor(x), y - wp.floor(y)
+    upper = texel(scene, texture, left, top) * (1.0 - u) + texel(scene, texture, left + 1, top) * u
+    lower = texel(scene, texture, left, top + 1) * (1.0 - u) + texel(scene, texture, left + 1, top + 1) * u
+    return upper * (1.0 - v) + lower * v
+
+
+@wp.func
+def face_uv(scene: Scene, face: int, bu: float, bv: float) -> wp.vec2:
+    """Interpolate texture coordinates in a triangle."""
+    return scene.uv[3 * face] * bu + scene.uv[3 * face + 1] * bv + scene.uv[3 * face + 2] * (1.0 - bu - bv)
+
+
+@wp.func
+def opacity(scene: Scene, face: int, bu: float, bv: float) -> float:
+    """Return how much of a ray a surface point stops."""
+    material = scene.material[face]
+    if material < _BROW:
+        return 1.0
+    return sample(scene, scene.texture[material], face_uv(scene, face, bu, bv))[3]
+
+
+@wp.func
+def blend3(scene: Scene, values: wp.array(dtype=wp.vec3), face: int, bu: float, bv: float) -> wp.vec3:
+    """Interpolate a vertex attribute in a triangle."""
+    a, b, c = scene.face[3 * face], scene.face[3 * face + 1], scene.face[3 * face + 2]
+    return values[a] * bu + values[b] * bv + values[c] * (1.0 - bu - bv)
+
+
+@wp.func
+def luminance(color: wp.vec3) -> float:
+    """Return the luminance of linear RGB."""
+    return 0.2126 * color[0] + 0.7152 * color[1] + 0.0722 * color[2]
+
+
+@wp.func
+def wrapped(cosine: float, wrap: float) -> float:
+    """Return Lambert's cosine, wrapped round the terminator and normalised."""
+    return wp.max(0.0, (cosine + wrap) / (1.0 + wrap))
+
+
+@wp.func
+def highlight(n: wp.vec3, view: wp.vec3, light: wp.vec3, exponent: float) -> float:
+    """Return the Blinn-Phong highlight, roughly normalised."""
+    half = wp.normalize(view + light)
+    return wp.pow(wp.max(0.0, wp.dot(n, half)), exponent) * wp.max(0.0, wp.dot(n, light)) * (exponent + 8.0) / 25.0
+
+
+@wp.func
+def cloth_cover(scene: Scene, rest: wp.vec3) -> float:
+    """Return 1 where clothing covers a point of the rest head; its edge is a tilted, slightly wavy plane."""
+    edge = scene.cloth_height - scene.cloth_tilt * (rest[2] - 0.05) + 0.004 * wp.sin(rest[0] * 23.0)
+    return wp.clamp((edge - rest[1]) * 260.0 + 0.5, 0.0, 1.0)
+
+
+@wp.func
+def eye_albedo(scene: Scene, uv: wp.vec2) -> wp.vec3:
+    """Sclera and pattern from the texture; the iris takes the tint as its colour."""
+    centre = wp.vec2(361.0 / 512.0, 1.0 - 151.0 / 512.0)
+    offset = (uv - wp.vec2(0.5, 0.5)) * (364.0 / 512.0)
+    radius = wp.length(offset)
+    reach = wp.min(radius, 138.0 / 512.0)
+    found = sample(scene, scene.texture[_EYE], centre + offset * (reach / wp.max(radius, 1.0e-6)))
+    color = wp.vec3(found[0], found[1], found[2])
+    iris = wp.clamp((60.5 / 512.0 - radius) * 120.0, 0.0, 1.0)
+    bright = wp.clamp(luminance(color) / 0.2, 0.0, 1.6)
+    return color * (0.9 * (1.0 - iris)) + scene.tint[_EYE] * (bright * iris)
+
+
+@wp.func
+def albedo(scene: Scene, material: int, texture: wp.vec3, rest: wp.vec3, uv: wp.vec2) -> wp.vec3:
+    """Return the diffuse colour of a material at a point."""
+    tint = scene.tint[material]
+    if material == _EYE:
+        return eye_albedo(scene, uv)
+    if material == _MOUTH or material == _SOCKET or material == _LASH:
+        return tint
+    if material == _HAIR:
+        return tint * wp.clamp(luminance(texture) * scene.hair_gain, 0.3, 1.7)
+    if material == _BROW:
+        return tint
+    color = wp.cw_mul(texture, tint)
+    if material == 0:
+        return color * (1.0 - cloth_cover(scene, rest)) + scene.cloth_color * cloth_cover(scene, rest)
+    return color
+
+
+@wp.func
+def shade(scene: Scene, face: int, bu: float, bv: float, point: wp.vec3, view: wp.vec3) -> wp.vec4:
+    """Colour (linear) and opacity of a surface point seen from `view` (unit, towards the camera)."""
+    material = scene.material[face]
+    uv = face_uv(scene, face, bu, bv)
+    found = wp.vec4(1.0, 1.0, 1.0, 1.0)
+    if scene.texture[material] >= 0 and material != _EYE:
+        found = sample(scene, scene.texture[material], uv)
+    cover = float(1.0)
+    if material >= _BROW:
+        cover = wp.min(1.0, found[3] * 1.15)
+        if material == _LASH:
+            cover = 0.55 * found[3]
+        if cover < 0.02:
+            return wp.vec4(0.0, 0.0, 0.0, 0.0)
+    rest = blend3(scene, scene.rest, face, bu, bv)
+    base = albedo(scene, material, wp.vec3(found[0], found[1], found[2]), rest, uv)
+    light = blend3(scene, scene.light, face, bu, bv)
+    if material == _HAIR:
+        cover *= wp.clamp(1.0 + 2.0 * light[1], 0.0, 1.0)
+        light = wp.vec3(light[0], wp.max(light[1], 0.05), wp.max(light[2], 0.02))
+    n = wp.normalize(blend3(scene, scene.normal, face, bu, bv))
+    if material == _EYE:
+        centre = scene.right_eye
+        if point[0] > 0.0:
+            centre = scene.left_eye
+        n = wp.normalize(point - centre)
+    if wp.dot(n, view) < 0.0 and material >= _BROW:
+        n = -n
+    cosine = wp.dot(n, scene.key_direction)
+    seen = wp.clamp(light[0], 0.0, 1.0)
+    diffuse = wp.vec3(wrapped(cosine, 0.05), wrapped(cosine, 0.05), wrapped(cosine, 0.05)) * seen
+    shine = float(0.0)
+    exponent = float(20.0)
+    cloth = cloth_cover(scene, rest)
+    if material == 0:
+        soft = wp.vec3(wrapped(cosine, 0.35), wrapped(cosine, 0.16), wrapped(cosine, 0.1))
+        shadow = wp.vec3(wp.pow(seen, 0.75), wp.pow(seen, 0.95), seen)
+        diffuse = wp.cw_mul(soft, shadow)
+        shine = 0.028 * scene.shine * (1.0 - cloth)
+    if material == _HAIR:
+        diffuse = wp.vec3(1.0, 1.0, 1.0) * (wrapped(cosine, 0.5) * seen)
+        shine = 0.02
+        exponent = 9.0
+    if material == _TEETH or material == _TONGUE:
+        shine = 0.05
+        exponent = 60.0
+    facing = wp.clamp(wp.dot(n, view), 0.0, 1.0)
+    rim = wp.pow(1.0 - facing, 4.0)
+    around = scene.ground * wp.max(0.0, light[1] - light[2]) + scene.sky * light[2]
+    color = wp.cw_mul(base, wp.cw_mul(diffuse, scene.key_color) + around)
+    color += scene.key_color * (shine * (1.0 + 4.0 * rim) * seen * highlight(n, view, scene.key_direction, exponent))
+    if material == 0:
+        color += around * (0.06 * rim * scene.shine * (1.0 - cloth))
+    if material == _EYE:
+        mirrored = n * (2.0 * wp.dot(n, view)) - view
+        glint = wp.pow(wp.max(0.0, wp.dot(mirrored, scene.key_direction)), 160.0)
+        color += scene.key_color * (0.9 * seen * glint) + scene.sky * (0.03 * light[1])
+    return wp.vec4(color[0], color[1], color[2], cover)
