@@ -58,7 +58,7 @@ def encode(sample: HeadSample, assets: Assets) -> Float[np.ndarray, "z"]:
         "lash_style": _one_hot(sorted(assets.lashes), person.lash),
         "eye_color": person.eye_color,
         "cloth_color": person.cloth_color,
-        "cloth_height": 10 * (person.cloth_height + 0.38),
+        "cloth_height": 10 * (person.cloth_height + 0.32),
         "cloth_tilt": person.cloth_tilt,
         "light_direction": light.key_direction,
         "light_color": light.key_color,

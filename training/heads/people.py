@@ -132,7 +132,7 @@ def sample_person(seed: int, model: HeadModel, assets: Assets) -> Person:
         lash=str(rng.choice(sorted(assets.lashes))),
         eye_color=_eye_color(tone, rng),
         cloth_color=_cloth_color(rng),
-        cloth_height=float(rng.uniform(-0.42, -0.335)),
+        cloth_height=float(rng.uniform(-0.365, -0.28)),
         cloth_tilt=float(rng.uniform(0.15, 0.5)),
     )
 
