@@ -41,7 +41,9 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray,
         raise InputError("The photo is empty: expected image bytes, got 0 bytes. Replace the file or leave it out.")
     try:
         with warnings.catch_warnings():
+            # The size is checked below; damaged EXIF and the like do not keep a photo from being used.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", UserWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image, max_pixels)
                 image.load()

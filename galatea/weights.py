@@ -11,7 +11,7 @@ import os
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -139,13 +139,15 @@ def home() -> Path:
     return Path(configured).expanduser() if configured else Path.home() / ".cache" / "galatea"
 
 
-def path(name: str) -> Path:
+def path(name: str, registry: Mapping[str, Weight] = WEIGHTS) -> Path:
     """Path of a fetched weight file, verified by its hash once a process.
 
     Raises:
         WeightsError: unknown, not fetched yet, or damaged.
     """
-    weight = _known(name)
+    if name not in registry:
+        raise WeightsError(f"No weights named {name!r}; known are {', '.join(sorted(registry))}.")
+    weight = registry[name]
     file = home() / "weights" / weight.file_name
     if not file.is_file():
         raise WeightsError(
@@ -161,12 +163,6 @@ def path(name: str) -> Path:
             "to mend it."
         )
     return file
-
-
-def _known(name: str) -> Weight:
-    if name not in WEIGHTS:
-        raise WeightsError(f"No weights named {name!r}; known are {', '.join(sorted(WEIGHTS))}.")
-    return WEIGHTS[name]
 
 
 @lru_cache(maxsize=64)
@@ -187,7 +183,7 @@ def parts() -> list[Part]:
             sha256=weight.sha256,
             licence=weight.licence,
             is_commercial_use_allowed=weight.is_commercial_use_allowed,
-            is_installed=_is_intact(weight),
+            is_installed=_is_intact(weight, WEIGHTS),
         )
         for weight in WEIGHTS.values()
     ]
@@ -198,15 +194,20 @@ def parts() -> list[Part]:
     return listed
 
 
-def _is_intact(weight: Weight) -> bool:
+def _is_intact(weight: Weight, registry: Mapping[str, Weight]) -> bool:
     try:
-        path(weight.name)
+        path(weight.name, registry)
     except WeightsError:
         return False
     return True
 
 
-def fetch(pack: str = "open", progress: Progress | None = None, config: IndexConfig | None = None) -> list[Path]:
+def fetch(
+    pack: str = "open",
+    progress: Progress | None = None,
+    config: IndexConfig | None = None,
+    registry: Mapping[str, Weight] = WEIGHTS,
+) -> list[Path]:
     """Put the weights of a pack into the cache; what is there and intact is neither fetched nor touched.
 
     Two processes may fetch at once: the second waits, then finds everything there. A file appears under its name only
@@ -216,6 +217,7 @@ def fetch(pack: str = "open", progress: Progress | None = None, config: IndexCon
         pack: only "open" is fetched by Galatea itself.
         progress: called with (file name, bytes done, bytes in all).
         config: where to look; pip's own configuration by default.
+        registry: the weight files of the pack.
 
     Returns:
         The paths of all weight files of the pack.
@@ -228,15 +230,15 @@ def fetch(pack: str = "open", progress: Progress | None = None, config: IndexCon
     if pack != "open":
         raise ConfigError(f"Unknown model pack {pack!r} to fetch; expected 'open'.")
     folder = home() / "weights"
-    if not all(_is_intact(weight) for weight in WEIGHTS.values()):
+    if not all(_is_intact(weight, registry) for weight in registry.values()):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".lock"):
-                missing = [weight for weight in WEIGHTS.values() if not _is_intact(weight)]
+                missing = [weight for weight in registry.values() if not _is_intact(weight, registry)]
                 _fetch_missing(missing, folder, progress, config)
         except OSError as error:
             raise storage_error(error, folder) from error
-    return [path(name) for name in WEIGHTS]
+    return [path(name, registry) for name in registry]
 
 
 def _fetch_missing(

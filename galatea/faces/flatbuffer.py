@@ -91,7 +91,10 @@ class _Table:
         if not position:
             return 0, 0
         start = position + self._at("<I", position)
-        return start + 4, self._at("<I", start)
+        length = self._at("<I", start)
+        if start + 4 + length > len(self.data):
+            raise struct.error("a vector ends after the end of the file")
+        return start + 4, length
 
     def tables(self, number: int) -> list[_Table]:
         start, length = self._vector(number)
@@ -104,8 +107,6 @@ class _Table:
 
     def raw(self, number: int) -> bytes:
         start, length = self._vector(number)
-        if start + length > len(self.data):
-            raise struct.error("a vector ends after the end of the file")
         return self.data[start : start + length]
 
     def text(self, number: int) -> str:
