@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from galatea.eg3d.configuration import config_from_json
@@ -89,7 +89,7 @@ def save_generator(
     state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
     weights_path = folder / f"{stem}.safetensors"
     temporary = weights_path.with_suffix(".partial")
-    save_file(state, temporary)
+    temporary.write_bytes(safetensors.torch.save(state))  # not save_file: it hides the file from other users
     kind = next(kind for kind, (_, name) in KINDS.items() if name == type(generator).__name__)
     num_parameters = sum(parameter.numel() for parameter in generator.parameters())
     facts = dataclasses.replace(facts, kind=kind, sha256=hash_file(temporary), num_parameters=num_parameters)
