@@ -12,17 +12,24 @@ import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from galatea.eg3d.configuration import config_from_json
 from galatea.eg3d.generator import TriPlaneGenerator
 from galatea.eg3d.provenance import GeneratorFacts
 from galatea.errors import WeightsError
+
+if TYPE_CHECKING:
+    from galatea.eg3d.anchored import AnchoredGenerator
+
+    Generator: TypeAlias = TriPlaneGenerator | AnchoredGenerator
+
+G = TypeVar("G", bound=nn.Module)
 
 FORMAT = "galatea-generator"
 FORMAT_VERSION = 1
@@ -38,7 +45,7 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_NAMES_IN_MESSAGE = 5
 
 
-def load_generator(name_or_path: str | Path = BUILTIN, device: str | torch.device = "cpu") -> TriPlaneGenerator:
+def load_generator(name_or_path: str | Path = BUILTIN, device: str | torch.device = "cpu") -> Generator:
     """Load a generator, in evaluation mode, in float32, without gradients.
 
     Args:
@@ -68,7 +75,7 @@ def load_generator(name_or_path: str | Path = BUILTIN, device: str | torch.devic
 
 
 def save_generator(
-    generator: TriPlaneGenerator,
+    generator: Generator,
     folder: str | Path,
     facts: GeneratorFacts,
     stem: str = BUILTIN_STEM,
@@ -109,7 +116,7 @@ def save_generator(
     return facts
 
 
-def build(generator_class: type[TriPlaneGenerator], config: Any, state: Mapping[str, Tensor]) -> TriPlaneGenerator:
+def build(generator_class: type[G], config: Any, state: Mapping[str, Tensor]) -> G:
     """Return a generator with these weights; the global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         generator = generator_class(config)
@@ -117,7 +124,7 @@ def build(generator_class: type[TriPlaneGenerator], config: Any, state: Mapping[
     return generator.eval().requires_grad_(False)
 
 
-def expected_shapes(generator_class: type[TriPlaneGenerator], config: Any) -> dict[str, tuple[int, ...]]:
+def expected_shapes(generator_class: type[Generator], config: Any) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every weight of a configuration without allocating it."""
     with torch.device("meta"):
         return {name: tuple(value.shape) for name, value in generator_class(config).state_dict().items()}
@@ -227,10 +234,10 @@ def _read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def _generator_class(kind: object, path: Path) -> type[TriPlaneGenerator]:
+def _generator_class(kind: object, path: Path) -> type[Generator]:
     """Return the class of a kind of generator."""
     if not isinstance(kind, str) or kind not in KINDS:
         raise WeightsError(f"{path}: unknown kind {kind!r}; expected one of {sorted(KINDS)}")
     module, name = KINDS[kind]
-    loaded: type[TriPlaneGenerator] = getattr(importlib.import_module(module), name)
+    loaded: type[Generator] = getattr(importlib.import_module(module), name)
     return loaded

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from galatea.eg3d.mapping import MappingNetwork
 from galatea.eg3d.modulation import NoiseMode
 from galatea.eg3d.provenance import GeneratorFacts
-from galatea.eg3d.rays import camera_rays, validate_label
+from galatea.eg3d.rays import Rays, camera_rays, validate_label
 from galatea.eg3d.renderer import RenderingOptions, VolumeRenderer
 from galatea.eg3d.superresolution import SuperResolution, named_spec
 from galatea.eg3d.synthesis import SynthesisNetwork
@@ -108,10 +108,14 @@ class GeneratorConfig:
 class Rendering:
     """A rendered view.
 
+    A plain generator composites its colours onto black (white with `white_back`): (image_raw + 1) / 2 is the sum of
+    weight times colour. An anchored generator's colours are not premultiplied: they are the head's own, to be put on any
+    background with `image_alpha`.
+
     Attributes:
         image: final image, (batch, 3, S, S), about [-1,1].
         image_raw: volume-rendered image, (batch, 3, R, R), [-1,1].
-        depth: expected distance along the ray, (batch, 1, R, R), world units.
+        depth: expected distance along the ray, normalised by opacity, (batch, 1, R, R), world units; finite.
         alpha: opacity, (batch, 1, R, R), 0..1.
         image_alpha: opacity at the size of `image` where the generator makes one, else None.
         features: all rendered features, (batch, channels, R, R), of which `image_raw` is the first three.
@@ -200,6 +204,11 @@ class TriPlaneGenerator(nn.Module):
         """Return provenance and licence of the weights."""
         return self.facts
 
+    @property
+    def sha256(self) -> str:
+        """Hash of the weight file; empty for weights that were never saved."""
+        return self.facts.sha256
+
     def mapping(
         self,
         z: Float[Tensor, "batch z_dim"],
@@ -245,6 +254,7 @@ class TriPlaneGenerator(nn.Module):
         resolution: int | None = None,
         generator: torch.Generator | None = None,
         options: RenderingOptions | None = None,
+        rays: Rays | None = None,
     ) -> Rendering:
         """Render tri-planes from cameras.
 
@@ -255,6 +265,7 @@ class TriPlaneGenerator(nn.Module):
             resolution: size of the volume-rendered image; None: the network's own.
             generator: None samples rays deterministically; a generator jitters samples as in training.
             options: sampling of rays; None: the network's own.
+            rays: explicit rays instead of those of `c`, resolution x resolution of them, row by row.
 
         Raises:
             InputError: if a camera is not usable.
@@ -262,7 +273,7 @@ class TriPlaneGenerator(nn.Module):
         """
         validate_label(c)
         size = self.neural_rendering_resolution if resolution is None else resolution
-        rays = camera_rays(c, size)
+        rays = camera_rays(c, size) if rays is None else rays
         rendered = self.renderer(planes, self.decoder, rays, options or self.config.rendering, generator)
         features, depth, alpha = (
             values.transpose(1, 2).reshape(c.shape[0], -1, size, size)

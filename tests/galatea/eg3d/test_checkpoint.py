@@ -48,8 +48,8 @@ def test_a_saved_generator_comes_back(tiny_generator, saved, given) -> None:
 
 
 def test_half_precision_halves_the_file_and_loads_as_float32(tiny_generator, tmp_path) -> None:
-    save_generator(tiny_generator, tmp_path / "full", FACTS)
-    save_generator(tiny_generator, tmp_path / "half", FACTS, dtype=torch.float16)
+    save_generator(tiny_generator, tmp_path / "full", FACTS, stem="generator")
+    save_generator(tiny_generator, tmp_path / "half", FACTS, stem="generator", dtype=torch.float16)
     loaded = load_generator(tmp_path / "half")
     assert all(value.dtype == torch.float32 for value in loaded.state_dict().values())
     sizes = [(tmp_path / name / "generator.safetensors").stat().st_size for name in ("full", "half")]
