@@ -119,7 +119,7 @@ def _table(figures: Mapping[str, Any]) -> str:
     first = figures["first_run"]
     rows += [
         "",
-        f"{figures['portraits']} portraits in {first['seconds']:.0f} s: {figures['seconds_per_portrait']:.1f} s a portrait;"
+        f"{figures['portraits']} portraits in {first['seconds']:.0f} s, {figures['seconds_per_portrait']:.1f} s each;"
         f" peak memory {first['peak_memory_mib']:.0f} MiB.",
         f"{figures['share_outside_the_models']:.0%} of the workers' time is outside the stages: start-up, loading,"
         " orchestration, idle cores.",
