@@ -134,7 +134,8 @@ def _requests(stage: Stage, lines_by_kind: Sequence[Sequence[Line]], columns: Ma
     uris: dict[str, str] = {}
     found: set[str] = {stage.source_id_column}
     pending: list[tuple[Line, list[str], int]] = []
-    for lines in lines_by_kind:
+    for kind in lines_by_kind:
+        lines = [line for line in kind if stage.wants(line.keys)]
         if not lines:
             continue
         wanted = _assign(stage, list(lines[0].places), columns)

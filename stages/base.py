@@ -89,6 +89,13 @@ class Stage(ABC):
             WeightsError: if one is not installed.
         """
 
+    def wants(self, ids: Mapping[str, str]) -> bool:
+        """Whether the stage is to be asked for a record, by the ids of the record and of what it was made from.
+
+        A record that is not wanted is no record of the stage: it has no row, also no failed one.
+        """
+        return True
+
     @abstractmethod
     def setup(self, device: torch.device) -> None:
         """Load the models once, in the process that will run `process`."""

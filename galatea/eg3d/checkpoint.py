@@ -68,10 +68,29 @@ def load_generator(name_or_path: str | Path = BUILTIN, device: str | torch.devic
         )
     state = read_weights(weights_path, expected_shapes(generator_class, config))
     generator = build(generator_class, config, state)
-    facts = {field.name: document["provenance"].get(field.name) for field in dataclasses.fields(GeneratorFacts)}
-    facts |= {"kind": document["kind"], "sha256": sha256}
-    generator.facts = GeneratorFacts(**{key: value for key, value in facts.items() if value is not None})
+    generator.facts = _facts(document)
     return generator.to(device)
+
+
+def read_facts(name_or_path: str | Path = BUILTIN) -> GeneratorFacts:
+    """Return provenance and hash of a checkpoint from its JSON file, without reading the weights.
+
+    Raises:
+        WeightsError: if the checkpoint is missing or its JSON file is damaged.
+    """
+    path = _config_path(name_or_path)
+    document = _read_document(path)
+    if not path.with_name(str(document["weights"]["file"])).is_file():
+        raise WeightsError(
+            f"{path}: the weights {document['weights']['file']} beside it are missing; import them again"
+        )
+    return _facts(document)
+
+
+def _facts(document: Mapping[str, Any]) -> GeneratorFacts:
+    facts = {field.name: document["provenance"].get(field.name) for field in dataclasses.fields(GeneratorFacts)}
+    facts |= {"kind": document["kind"], "sha256": document["weights"]["sha256"]}
+    return GeneratorFacts(**{key: value for key, value in facts.items() if value is not None})
 
 
 def save_generator(
