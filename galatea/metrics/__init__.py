@@ -1,0 +1,1 @@
+"""Measures of what was made: identity, image quality, pose and expression."""
