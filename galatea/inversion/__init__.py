@@ -1,0 +1,1 @@
+"""From a photo to a portrait capsule: latent projection, pivotal tuning, storage."""

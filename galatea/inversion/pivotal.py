@@ -1,0 +1,179 @@
+"""Pivotal tuning: what the latent cannot say about a person goes into residual maps, or into low-rank weight changes.
+
+Roich et al. 2022 (arXiv 2106.05744) tune the whole generator around the projected latent. A generator that is
+anchored on the head mesh has a better place: its texture lives in the head's UV space, so additive maps there are
+seen from every side and move with the expression. Generators without such maps get low-rank weight changes. Side
+views are held to what the pivot showed there, so that a photo cannot be explained by a painted board.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from galatea.animation.posing import own_angles, turned_camera
+from galatea.eg3d.generator import Rendering
+from galatea.errors import ConfigError
+from galatea.inversion.binding import Head, PortraitGenerator, TunedView, View, cast_once, new_delta
+from galatea.inversion.objective import Objective
+from galatea.inversion.optimisation import Group, minimise, move_camera
+from galatea.inversion.projector import Projection
+from galatea.inversion.target import InversionTarget
+from galatea.losses import total_variation
+
+_SIDE_VIEWS = ((-35.0, 0.0), (35.0, 0.0), (0.0, 20.0))
+"""Turns (yaw, pitch in degrees) away from the photo's view that are held to the pivot's shape."""
+
+
+@dataclass(frozen=True)
+class TuningConfig:
+    """How the pivot is tuned.
+
+    Attributes:
+        num_steps: optimisation steps.
+        resolution: size of the volume rendering; None: the generator's own. Images are compared at this size where
+        residual
+            maps are tuned, and behind the super-resolution where weights are.
+        map_lr: peak learning rate of residual maps.
+        map_size: weight of the mean square of residual maps.
+        map_roughness: weight of their total variation.
+        latent_lr: learning rate of `w_plus`, which follows along; 0 keeps the pivot.
+        delta_rank: rank of weight changes, where a generator has no residual maps.
+        delta_lr: their learning rate.
+        side_weight: weight of the side views.
+        side_resolution: their size.
+        camera_lr: learning rate of the camera; 0 keeps it.
+        min_gain: see `minimise`.
+    """
+
+    num_steps: int = 80
+    resolution: int | None = None
+    map_lr: float = 0.02
+    map_size: float = 0.05
+    map_roughness: float = 0.05
+    latent_lr: float = 0.0
+    delta_rank: int = 4
+    delta_lr: float = 2e-3
+    side_weight: float = 1.0
+    side_resolution: int = 32
+    camera_lr: float = 0.0
+    min_gain: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        for name in ("map_lr", "map_size", "map_roughness", "latent_lr", "delta_lr", "side_weight", "camera_lr"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"tuning.{name}: expected at least 0, got {getattr(self, name)}")
+        for name, low in (("num_steps", 0), ("delta_rank", 1), ("side_resolution", 8)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"tuning.{name}: expected at least {low}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What tuning found, for a batch of portraits.
+
+    Attributes:
+        w_plus: the latents.
+        camera: refined cameras.
+        residuals: maps with a leading batch axis.
+        delta: weight changes; of one portrait.
+        loss: final losses.
+        num_steps: steps taken.
+        side_change: how much the opacity of side views differs from the pivot's (mean absolute).
+    """
+
+    w_plus: Float[Tensor, "batch num_ws w_dim"]
+    camera: Float[Tensor, "batch 25"]
+    residuals: Mapping[str, Tensor]
+    delta: Mapping[str, Tensor]
+    loss: Float[Tensor, "batch"]
+    num_steps: int
+    side_change: Float[Tensor, "batch"]
+
+
+class _SideViews:
+    """Opacity and depth that the pivot shows from the sides, and how far a tuned portrait is from them."""
+
+    def __init__(self, view: TunedView, projection: Projection, head: Head, size: int) -> None:
+        own = own_angles(projection.camera)
+        turns = own.new_tensor([(*turn, 0.0) for turn in _SIDE_VIEWS])
+        self.views = [View(turned_camera(projection.camera, own + turn), size) for turn in turns]
+        with torch.no_grad():
+            self.pivots = view(projection.w_plus, head, {}, self.views)
+
+    def difference(self, index: int, rendering: Rendering) -> Float[Tensor, "batch"]:
+        """Return the difference in opacity, and in depth where the pivot is opaque."""
+        pivot = self.pivots[index]
+        depth = ((rendering.depth - pivot.depth).abs() * pivot.alpha).mean((1, 2, 3))
+        difference: Tensor = (rendering.alpha - pivot.alpha).abs().mean((1, 2, 3)) + depth
+        return difference
+
+
+def tune(
+    generator: PortraitGenerator,
+    target: InversionTarget,
+    projection: Projection,
+    objective: Objective,
+    config: TuningConfig,
+    seed: int = 0,
+) -> Tuning:
+    """Tune a batch of portraits around their projected latents.
+
+    Raises:
+        ConfigError: if a generator without residual maps is given more than one portrait.
+        FitError: if the optimisation diverges.
+    """
+    batch, device = len(projection.w_plus), projection.w_plus.device
+    shapes = generator.residual_shapes
+    if not shapes and batch != 1:
+        raise ConfigError(f"tuning: weight changes belong to one portrait, got a batch of {batch}; use batch_size 1")
+    view = TunedView(generator)
+    size = config.resolution or generator.neural_rendering_resolution
+    scaled = target.at(size if shapes else generator.img_resolution)
+    head = cast_once(generator, target.head)
+    residuals = {name: torch.zeros(batch, *shape, device=device).requires_grad_() for name, shape in shapes.items()}
+    delta = {} if shapes else {k: v.requires_grad_() for k, v in new_delta(generator, config.delta_rank, seed).items()}
+    move = torch.zeros(batch, 6, device=device, requires_grad=True)
+    latent = projection.w_plus.detach().clone().requires_grad_()
+    sides = _SideViews(view, projection, head, config.side_resolution)
+
+    def loss(step: int) -> Tensor:
+        views = [View(move_camera(projection.camera, move), size)]
+        index = step % len(sides.views)
+        if config.side_weight:
+            views.append(sides.views[index])
+        renderings = view.with_delta(delta, latent, head, residuals, views)
+        total = objective(renderings[0], scaled)
+        for value in residuals.values():
+            total = total + config.map_size * value.square().flatten(1).mean(1)
+            total = total + config.map_roughness * total_variation(value)
+        if config.side_weight:
+            total = total + config.side_weight * sides.difference(index, renderings[1])
+        return total + move.square().sum(1)
+
+    groups = [Group(list(residuals.values()), config.map_lr)] if residuals else []
+    groups += [Group(list(delta.values()), config.delta_lr)] if delta else []
+    groups += [Group([move], config.camera_lr)] if config.camera_lr else []
+    groups += [Group([latent], config.latent_lr)] if config.latent_lr else []
+    progress = minimise(loss, groups, config.num_steps, config.min_gain)
+    with torch.no_grad():
+        tuned = view.with_delta(delta, latent, head, residuals, sides.views)
+        changes = [(a.alpha - b.alpha).abs().mean((1, 2, 3)) for a, b in zip(tuned, sides.pivots, strict=True)]
+    return Tuning(
+        latent.detach(),
+        move_camera(projection.camera, move).detach(),
+        {name: value.detach() for name, value in residuals.items()},
+        {name: value.detach() for name, value in delta.items()},
+        progress.loss,
+        progress.num_steps,
+        torch.stack(changes).mean(0),
+    )

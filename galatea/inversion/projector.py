@@ -1,0 +1,158 @@
+"""Latent projection: the `w_plus` whose rendering comes closest to a photo (Karras et al. 2020; Roich et al. 2022).
+
+Where we differ: a search over typical codes picks the start, `w_plus` is optimised from its first step but held near
+the start, and all of it runs at a low resolution first: the latent carries no fine detail anyway.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from galatea.cameras import orbit
+from galatea.errors import ConfigError
+from galatea.inversion.binding import PortraitGenerator, TunedView, View, cast_once
+from galatea.inversion.objective import Objective, shown
+from galatea.inversion.optimisation import Group, minimise, move_camera
+from galatea.inversion.target import InversionTarget
+from galatea.losses import l1_loss, matte_loss
+
+_CANDIDATE_BATCH = 8
+
+
+@dataclass(frozen=True)
+class ProjectionConfig:
+    """How latents are projected.
+
+    Attributes:
+        num_steps: optimisation steps.
+        lr: peak learning rate of `w_plus`, in standard deviations of `w`.
+        num_candidates: codes that are tried as starts.
+        resolution: size at which images are compared, at most the generator's rendering resolution.
+        search_resolution: size at which starts are compared.
+        hold: weight of the squared distance from the start, in standard deviations.
+        camera_lr: learning rate of the camera (radians, world units); 0 keeps the fitted camera.
+        min_gain: see `minimise`.
+    """
+
+    num_steps: int = 80
+    lr: float = 0.05
+    num_candidates: int = 48
+    resolution: int = 64
+    search_resolution: int = 32
+    hold: float = 0.01
+    camera_lr: float = 0.0
+    min_gain: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        for name, low in (("num_steps", 0), ("num_candidates", 1), ("resolution", 8), ("search_resolution", 8)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"projection.{name}: expected at least {low}, got {getattr(self, name)}")
+        for name in ("lr", "hold", "camera_lr", "min_gain"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"projection.{name}: expected at least 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """Typical `w` of a generator: mean, overall standard deviation, and examples that can serve as starts."""
+
+    mean: Float[Tensor, "w_dim"]
+    deviation: Float[Tensor, ""]
+    examples: Float[Tensor, "n num_ws w_dim"]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Projected latents of a batch."""
+
+    w_plus: Float[Tensor, "batch num_ws w_dim"]
+    camera: Float[Tensor, "batch 25"]
+    loss: Float[Tensor, "batch"]
+    num_steps: int
+
+
+@torch.no_grad()
+def latent_statistics(generator: PortraitGenerator, num_examples: int = 128, seed: int = 0) -> LatentStatistics:
+    """Return where latents of this generator usually lie; deterministic.
+
+    Semantic generators bring typical codes along (`typical_codes`); the others take standard normal z.
+    """
+    device = generator.w_avg.device
+    codes = getattr(generator, "typical_codes", None)
+    if codes is None or len(codes) == 0:
+        codes = torch.randn(num_examples, generator.z_dim, generator=torch.Generator().manual_seed(seed)).to(device)
+    codes = codes[:num_examples].float()
+    frontal = orbit(torch.zeros(1, device=device), torch.zeros(1, device=device)).expand(len(codes), 25)
+    ws = generator.mapping(codes, frontal)
+    mean = ws[:, 0].mean(0)
+    deviation = (ws[:, 0] - mean).square().mean().sqrt().clamp_min(1e-4)
+    return LatentStatistics(mean, deviation, torch.cat([mean.expand(1, *ws.shape[1:]), ws]))
+
+
+@torch.no_grad()
+def search_start(
+    generator: PortraitGenerator, target: InversionTarget, statistics: LatentStatistics, config: ProjectionConfig
+) -> Float[Tensor, "batch num_ws w_dim"]:
+    """Return, for every portrait, the mean of the three example latents that look most like it."""
+    size = config.search_resolution
+    small = target.at(size)
+    examples = statistics.examples[: config.num_candidates]
+    starts = []
+    for index in range(len(target.image)):
+        one = small.select(index)
+        head = cast_once(generator, one.head)
+        errors = []
+        for ws in torch.split(examples, _CANDIDATE_BATCH):
+            rendering = generator.render(
+                generator.planes(ws, head), one.camera.expand(len(ws), 25), ws, min(size, config.resolution)
+            )
+            image = shown(rendering, one.background.expand(len(ws), -1, -1, -1))
+            error = l1_loss(image, one.image, one.weight) + matte_loss(
+                rendering.alpha, one.matte.expand(len(ws), -1, -1, -1)
+            )
+            errors.append(error)
+        best = torch.cat(errors).argsort()[:3]
+        starts.append(examples[best].mean(0))
+    return torch.stack(starts)
+
+
+def project(
+    generator: PortraitGenerator,
+    target: InversionTarget,
+    objective: Objective,
+    statistics: LatentStatistics,
+    config: ProjectionConfig,
+) -> Projection:
+    """Project a batch of portraits into the latent space of a generator.
+
+    Raises:
+        FitError: if the optimisation diverges.
+    """
+    start = search_start(generator, target, statistics, config)
+    size = min(config.resolution, generator.neural_rendering_resolution)
+    small = target.at(size)
+    head = cast_once(generator, target.head)
+    view = TunedView(generator)
+    # Steps are in standard deviations of w, so that one learning rate fits every generator.
+    offset = torch.zeros_like(start, requires_grad=True)
+    move = target.camera.new_zeros(len(start), 6).requires_grad_()
+
+    def loss(_step: int) -> Tensor:
+        ws = start + offset * statistics.deviation
+        (rendering,) = view(ws, head, {}, [View(move_camera(target.camera, move), size)])
+        return objective(rendering, small) + config.hold * offset.square().mean((1, 2)) + move.square().sum(1)
+
+    groups = [Group([offset], config.lr)] + ([Group([move], config.camera_lr)] if config.camera_lr else [])
+    progress = minimise(loss, groups, config.num_steps, config.min_gain)
+    with torch.no_grad():
+        w_plus = start + offset * statistics.deviation
+        return Projection(w_plus, move_camera(target.camera, move).detach(), progress.loss, progress.num_steps)

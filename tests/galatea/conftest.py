@@ -1,0 +1,93 @@
+"""Small generators of both kinds, with known weights."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from galatea.cameras import PIVOT, orbit
+from galatea.eg3d.anchored import AnchoredConfig, AnchoredGenerator
+from galatea.eg3d.generator import GeneratorConfig, TriPlaneGenerator
+from galatea.eg3d.renderer import RenderingOptions
+from galatea.morphable.head import HeadCoefficients
+
+
+class SphereHead:
+    """A head model that is a sphere: two identity coefficients scale it, the first action moves it down."""
+
+    num_identity = 2
+
+    def __init__(self, rings=24, radius=0.2):
+        theta = torch.linspace(0.02, torch.pi - 0.02, rings)
+        phi = torch.arange(2 * rings) / (2 * rings) * 2 * torch.pi
+        t, p = torch.meshgrid(theta, phi, indexing="ij")
+        self.mean = radius * torch.stack([t.sin() * p.sin(), t.cos(), t.sin() * p.cos()], -1).reshape(-1, 3)
+        row, column = torch.meshgrid(torch.arange(rings - 1), torch.arange(2 * rings), indexing="ij")
+        a, b = row * 2 * rings + column, row * 2 * rings + (column + 1) % (2 * rings)
+        c, d = a + 2 * rings, b + 2 * rings
+        self.faces = torch.cat([torch.stack([a, c, b], -1), torch.stack([b, c, d], -1)]).reshape(-1, 3)
+        uv = torch.stack([p / (2 * torch.pi), 1 - t / torch.pi], -1).reshape(-1, 2)
+        self.uv = uv[self.faces]
+
+    def vertices(self, identity, expression):
+        scale = 1 + 0.1 * identity.sum(1).view(-1, 1, 1)
+        shift = torch.stack(
+            [torch.zeros_like(expression[:, 0]), -0.1 * expression[:, 0], torch.zeros_like(expression[:, 0])], 1
+        )
+        return torch.tensor(PIVOT) + self.mean * scale + shift[:, None]
+
+
+def anchored_generator():
+    torch.manual_seed(0)
+    config = AnchoredConfig(
+        code_fields=(("age", 1), ("hair_colour", 3)),
+        w_dim=16,
+        texture_channels=6,
+        texture_size=32,
+        texture_synthesis_size=16,
+        num_texture_maps=2,
+        static_channels=4,
+        static_size=16,
+        static_synthesis_size=16,
+        num_static_maps=2,
+        synthesis_base=128,
+        plane_size=16,
+        plane_features=6,
+        num_features=5,
+        neural_rendering_resolution=24,
+    )
+    return AnchoredGenerator(config, SphereHead()).eval()
+
+
+def plain_generator():
+    torch.manual_seed(0)
+    config = GeneratorConfig(
+        z_dim=8,
+        w_dim=16,
+        plane_resolution=16,
+        plane_channels=4,
+        channel_base=128,
+        channel_max=16,
+        neural_rendering_resolution=16,
+        superresolution="2X",
+        rendering=RenderingOptions(depth_resolution=8, depth_resolution_importance=8),
+    )
+    return TriPlaneGenerator(config).eval()
+
+
+def make_head(batch=1):
+    return HeadCoefficients(torch.zeros(batch, 2), torch.zeros(batch, 52))
+
+
+def make_camera(batch=1):
+    return orbit(torch.zeros(batch), torch.zeros(batch))
+
+
+@pytest.fixture
+def small():
+    return SimpleNamespace(anchored=anchored_generator, plain=plain_generator, head=make_head, camera=make_camera)
+
+
+@pytest.fixture
+def small_generators():
+    return {"anchored": anchored_generator, "plain": plain_generator, "camera": make_camera}
