@@ -1,0 +1,211 @@
+"""Carrying the photo's own fine detail to new views and expressions.
+
+A generator's rendering of an inverted portrait misses pores, strands and the exact edge of the hair. The difference
+between the photo and the rendering at the photo's own view is therefore kept, and every pixel of a new view looks up
+the place in the photo where its surface point was seen: the point is found by the rendered depth, and moved back
+from the new expression to the photo's by the head mesh. Lin et al. 2022 (arXiv 2203.13441, section 3.3) lift the
+photo's pixels to 3D in the same way to blend hair and background; we carry differences, so that where the photo saw
+nothing (the far cheek, the inside of the mouth) the generator's own rendering remains, without a seam where both agree.
+
+Colours here are premultiplied by opacity and run from 0 to 1; a layer has four channels, RGB and opacity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from galatea.animation.posing import Pose, pose_rays
+from galatea.animation.surface import fill_unseen, see_surface
+from galatea.cameras import project, unpack_label
+from galatea.eg3d.rays import Rays, camera_rays
+
+_MESH_TOLERANCE = 0.012
+"""World units (4 mm on a real head) by which a mesh point may lie behind the visible mesh and still count as seen."""
+_DEPTH_TOLERANCE = 0.04
+"""The same for rendered depth, which is coarser."""
+_AGREEMENT = 0.05
+"""Up to this distance the rendered surface and the mesh are taken to be the same skin."""
+_LEAST_FACING = 0.15
+"""Cosine between surface normal and ray below which the photo saw a surface too obliquely to be of use."""
+_LEAST_SCALE = 0.3
+"""Fewest photo pixels (per side) that one pixel of the view may be stretched from."""
+
+
+@dataclass(frozen=True)
+class HeadMesh:
+    """Triangles of the head and its vertices with the photo's expression."""
+
+    faces: Int[Tensor, "faces 3"]
+    vertices: Float[Tensor, "1 vertices 3"]
+
+
+@dataclass(frozen=True)
+class PhotoDetail:
+    """What the photo shows beyond the rendering of its own view.
+
+    Attributes:
+        layer: photo layer minus rendered layer, at the photo's size.
+        camera: the photo's camera.
+        depth: rendered distance along the ray, filled where nothing is opaque.
+        alpha: rendered opacity.
+        confidence: 0..1, low where the photo saw the surface obliquely.
+        mesh: the head, None for generators without one.
+        mesh_depth: distance to the visible mesh in the photo's view, filled; None without a mesh.
+    """
+
+    layer: Float[Tensor, "1 4 size size"]
+    camera: Float[Tensor, "1 25"]
+    depth: Float[Tensor, "1 1 grid grid"]
+    alpha: Float[Tensor, "1 1 grid grid"]
+    confidence: Float[Tensor, "1 1 grid grid"]
+    mesh: HeadMesh | None = None
+    mesh_depth: Float[Tensor, "1 1 grid grid"] | None = None
+
+
+def make_detail(
+    layer: Float[Tensor, "1 4 size size"],
+    camera: Float[Tensor, "1 25"],
+    depth: Float[Tensor, "1 1 r r"],
+    alpha: Float[Tensor, "1 1 r r"],
+    mesh: HeadMesh | None = None,
+    grid: int = 256,
+) -> PhotoDetail:
+    """Prepare the difference layer of one photo for look-ups.
+
+    Args:
+        layer: photo layer minus rendered layer (see `composite.photo_layer`).
+        camera: the photo's camera.
+        depth: rendered distance along the ray.
+        alpha: rendered opacity, of the size of `depth`.
+        mesh: the head with the photo's expression.
+        grid: size of the maps in which correspondences are computed.
+    """
+    depth = _resized(fill_unseen(depth, (alpha > 0.5).to(depth.dtype)), grid)
+    rays = camera_rays(camera, grid)
+    confidence = _facing(_points(rays, depth), rays, grid)
+    mesh_depth = None
+    if mesh is not None:
+        distance = _distance(mesh.vertices, camera)
+        seen = see_surface(mesh.vertices, mesh.faces, distance, Pose.of_photo(camera), grid)
+        mesh_depth = torch.where(seen.is_hit > 0, seen.values, seen.values.new_tensor(torch.inf))
+        # The nearest mesh around a pixel: interpolating between a lip and the teeth behind it would make both visible.
+        mesh_depth = -F.max_pool2d(-mesh_depth, 3, 1, 1)
+    return PhotoDetail(layer, camera, depth, _resized(alpha, grid), confidence, mesh, mesh_depth)
+
+
+def carry_detail(
+    detail: PhotoDetail,
+    pose: Pose,
+    depth: Float[Tensor, "batch 1 r r"],
+    alpha: Float[Tensor, "batch 1 r r"],
+    vertices: Float[Tensor, "batch vertices 3"] | None = None,
+) -> Float[Tensor, "batch 4 size size"]:
+    """Return the difference layer as the posed views see it.
+
+    Args:
+        detail: of one photo.
+        pose: the views; their `camera` is the photo's.
+        depth: rendered distance along the ray of the views.
+        alpha: rendered opacity, of the size of `depth`.
+        vertices: the head mesh with each view's expression; needed when the detail has a mesh.
+    """
+    grid = detail.depth.shape[-1]
+    depth = _resized(fill_unseen(depth, (alpha > 0.5).to(depth.dtype)), grid)
+    rays = pose_rays(pose, grid)
+    points = _points(rays, depth)
+    on_skin = torch.zeros_like(depth)
+    if detail.mesh is not None and vertices is not None:
+        points, on_skin = _unexpressed(points, detail.mesh, vertices, pose)
+    camera = detail.camera.expand(points.shape[0], 25)
+    image, _ = project(points.flatten(2).transpose(1, 2), camera)
+    lookup = image.transpose(1, 2).reshape(-1, 2, grid, grid) * 2 - 1
+    weight = _visibility(detail, points, lookup, on_skin) * _scale_weight(lookup)
+    # Beyond the silhouette only what also was beyond the photo's rendered silhouette (loose hair) has a place.
+    was_opaque = _look_up(detail.alpha.expand(points.shape[0], -1, -1, -1), lookup)
+    weight = weight * torch.maximum(_resized(alpha, grid), 1 - was_opaque)
+    size = detail.layer.shape[-1]
+    lookup, weight = _resized(lookup, size), _resized(weight, size)
+    carried = _look_up(detail.layer.expand(lookup.shape[0], -1, -1, -1), lookup)
+    return carried * weight
+
+
+def _unexpressed(
+    points: Float[Tensor, "batch 3 grid grid"], mesh: HeadMesh, vertices: Float[Tensor, "batch vertices 3"], pose: Pose
+) -> tuple[Float[Tensor, "batch 3 grid grid"], Float[Tensor, "batch 1 grid grid"]]:
+    """Move points back to where they were in the photo's expression; also say how surely they lie on the mesh."""
+    grid = points.shape[-1]
+    resting = mesh.vertices.expand_as(vertices)
+    seen = see_surface(vertices, mesh.faces, torch.cat([vertices, resting], -1), pose, grid)
+    position, source = seen.values[:, :3], seen.values[:, 3:]
+    gap = (points - position).norm(dim=1, keepdim=True)
+    on_skin = seen.is_hit * (2 - gap / _AGREEMENT).clamp(0, 1)
+    moved = fill_unseen(source - position, seen.is_hit)
+    return points + moved + on_skin * (position - points), on_skin
+
+
+def _visibility(
+    detail: PhotoDetail, points: Float[Tensor, "batch 3 grid grid"], lookup: Tensor, on_skin: Tensor
+) -> Float[Tensor, "batch 1 grid grid"]:
+    """Return how surely the photo saw the points: not behind what it shows there, not oblique, inside the frame."""
+    batch = points.shape[0]
+    origin = unpack_label(detail.camera)[0][:, :3, 3].view(1, 3, 1, 1)
+    distance = (points - origin).norm(dim=1, keepdim=True)
+    shown = _look_up(detail.depth.expand(batch, -1, -1, -1), lookup)
+    visible = (2 - (distance - shown).abs() / _DEPTH_TOLERANCE).clamp(0, 1)
+    if detail.mesh_depth is not None:
+        nearest = _look_up(detail.mesh_depth.clamp_max(9).expand(batch, -1, -1, -1), lookup)
+        unhidden = (2 - (distance - nearest) / _MESH_TOLERANCE).clamp(0, 1)
+        visible = visible * (1 - on_skin + on_skin * unhidden)
+    confident = _look_up(detail.confidence.expand(batch, -1, -1, -1), lookup)
+    inside = (lookup.abs().amax(1, keepdim=True) <= 1).to(visible.dtype)
+    weight: Tensor = visible * confident * inside
+    return weight
+
+
+def _scale_weight(lookup: Float[Tensor, "batch 2 grid grid"]) -> Float[Tensor, "batch 1 grid grid"]:
+    """Return 0 where many pixels of the view would share one pixel of the photo (a closing lid), 1 elsewhere."""
+    grid = lookup.shape[-1]
+    across = F.pad(lookup[..., 1:] - lookup[..., :-1], (0, 1, 0, 0), mode="replicate") * grid / 2
+    down = F.pad(lookup[..., 1:, :] - lookup[..., :-1, :], (0, 0, 0, 1), mode="replicate") * grid / 2
+    area = across[:, :1] * down[:, 1:] - across[:, 1:] * down[:, :1]
+    return (area / _LEAST_SCALE - 1).clamp(0, 1)
+
+
+def _facing(points: Float[Tensor, "1 3 grid grid"], rays: Rays, grid: int) -> Float[Tensor, "1 1 grid grid"]:
+    """Return a weight that falls to 0 where the surface turns away from the rays."""
+    smooth = F.avg_pool2d(F.pad(points, (2, 2, 2, 2), mode="replicate"), 5, 1)
+    padded = F.pad(smooth, (1, 1, 1, 1), mode="replicate")
+    across = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
+    down = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
+    normal = F.normalize(torch.cross(across, down, dim=1), dim=1)
+    directions = rays.directions.transpose(1, 2).reshape(1, 3, grid, grid)
+    cosine = (normal * directions).sum(1, keepdim=True).abs()
+    weight: Tensor = ((cosine - _LEAST_FACING) / _LEAST_FACING).clamp(0, 1)
+    return weight
+
+
+def _points(rays: Rays, depth: Float[Tensor, "batch 1 grid grid"]) -> Float[Tensor, "batch 3 grid grid"]:
+    points = rays.origins + depth.flatten(2).transpose(1, 2) * rays.directions
+    shaped: Tensor = points.transpose(1, 2).reshape(depth.shape[0], 3, *depth.shape[2:])
+    return shaped
+
+
+def _distance(vertices: Float[Tensor, "batch n 3"], camera: Float[Tensor, "batch 25"]) -> Float[Tensor, "batch n 1"]:
+    distance: Tensor = (vertices - unpack_label(camera)[0][:, None, :3, 3]).norm(dim=-1, keepdim=True)
+    return distance
+
+
+def _look_up(maps: Tensor, lookup: Float[Tensor, "batch 2 h w"]) -> Tensor:
+    looked_up: Tensor = F.grid_sample(maps, lookup.permute(0, 2, 3, 1), align_corners=False, padding_mode="border")
+    return looked_up
+
+
+def _resized(maps: Tensor, size: int) -> Tensor:
+    if maps.shape[-1] == size:
+        return maps
+    return F.interpolate(maps, (size, size), mode="bilinear", align_corners=False)

@@ -1,0 +1,88 @@
+"""Detail of a photo is carried to where the same surface is seen, and nowhere else."""
+
+import pytest
+import torch
+
+from galatea.animation.detail import HeadMesh, carry_detail, make_detail
+from galatea.animation.posing import Pose
+from galatea.animation.surface import fill_unseen, see_surface
+from galatea.cameras import PIVOT, orbit
+
+SIZE = 96
+
+
+@pytest.fixture
+def camera():
+    return orbit(torch.zeros(1), torch.zeros(1))
+
+
+def pose_at(camera, yaw):
+    return Pose(camera, torch.tensor([[yaw, 0.0, 0.0]]))
+
+
+def interior(alpha):
+    return -torch.nn.functional.max_pool2d(-alpha, 9, 1, 4) > 0.5
+
+
+def test_the_photo_s_own_view_gets_all_of_the_detail(camera, sphere):
+    layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
+    detail = make_detail(layer, camera, depth, alpha, grid=SIZE)
+    carried = carry_detail(detail, pose_at(camera, 0.0), depth, alpha)
+    where = interior(alpha).expand_as(layer)
+    assert torch.allclose(carried[where], layer[where], atol=2e-3)
+
+
+@pytest.mark.parametrize("yaw", [-20.0, 12.0])
+def test_a_turned_view_shows_the_detail_where_the_surface_went(camera, sphere, yaw):
+    layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
+    detail = make_detail(layer, camera, depth, alpha, grid=SIZE)
+    turned, turned_depth, turned_alpha = sphere.view(pose_at(camera, yaw), SIZE)
+    carried = carry_detail(detail, pose_at(camera, yaw), turned_depth, turned_alpha)
+    is_seen = (carried[:, 3:] > 0.95) & interior(turned_alpha)
+    assert is_seen.float().mean() > 0.5 * turned_alpha.mean()
+    assert (carried - turned)[is_seen.expand_as(turned)].abs().max() < 0.08
+
+
+def test_what_the_photo_did_not_see_gets_nothing(camera, sphere):
+    layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
+    detail = make_detail(layer, camera, depth, alpha, grid=SIZE)
+    _, turned_depth, turned_alpha = sphere.view(pose_at(camera, 40.0), SIZE)
+    carried = carry_detail(detail, pose_at(camera, 40.0), turned_depth, turned_alpha)
+    columns = carried[0, 3].sum(0) / turned_alpha[0, 0].sum(0).clamp_min(1)
+    hidden = turned_alpha[0, 0].sum(0).nonzero().flatten()
+    # The camera went to +x: the sphere's +x side, unseen by the photo, is on the image's right.
+    assert columns[hidden[-10:]].max() < 0.05
+
+
+def test_the_mesh_moves_detail_with_the_expression(camera, sphere):
+    vertices, faces = sphere.mesh()
+    layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
+    detail = make_detail(layer, camera, depth, alpha, HeadMesh(faces, vertices), grid=SIZE)
+    angle = torch.deg2rad(torch.tensor(10.0))
+    spin = torch.tensor([[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0], [0, 0, 1.0]])
+    pivot = torch.tensor(PIVOT)
+    expressed = (vertices - pivot) @ spin.T + pivot
+    carried = carry_detail(detail, pose_at(camera, 0.0), depth, alpha, expressed)
+    rolled, _, _ = sphere.view(Pose(camera, torch.tensor([[0.0, 0.0, 10.0]])), SIZE)
+    rolled_back, _, _ = sphere.view(Pose(camera, torch.tensor([[0.0, 0.0, -10.0]])), SIZE)
+    is_seen = (carried[:, 3:] > 0.95).expand_as(rolled)
+    error = min((carried - target)[is_seen].abs().mean() for target in (rolled, rolled_back))
+    assert is_seen.float().mean() > 0.6 * alpha.mean()
+    assert error < 0.02
+
+
+def test_the_mesh_is_seen_at_the_depth_of_the_sphere(camera, sphere):
+    vertices, faces = sphere.mesh()
+    seen = see_surface(vertices, faces, vertices, pose_at(camera, 15.0), SIZE)
+    hit = seen.is_hit[0, 0] > 0
+    distance = (seen.values[0].permute(1, 2, 0)[hit] - torch.tensor(PIVOT)).norm(dim=-1)
+    _, _, alpha = sphere.view(pose_at(camera, 15.0), SIZE)
+    assert (hit.float() - alpha[0, 0]).abs().mean() < 0.02
+    assert torch.allclose(distance, torch.tensor(sphere.radius), atol=2e-3)
+
+
+def test_filling_keeps_what_is_known_and_continues_constants():
+    maps, weight = torch.full((1, 2, 17, 17), 3.0), torch.zeros(1, 1, 17, 17)
+    weight[..., 4:9, 5:7] = 1
+    filled = fill_unseen(maps * weight, weight)
+    assert torch.allclose(filled, maps, atol=1e-4)
