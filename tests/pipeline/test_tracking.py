@@ -51,7 +51,7 @@ def _summary(stage: str = "align") -> StageSummary:
 
 
 def _runs(tracking_uri: str, config: TrackingConfig, where: str = "") -> list:
-    client = MlflowClient(tracking_uri=uri)
+    client = MlflowClient(tracking_uri=tracking_uri)
     experiment = client.get_experiment_by_name(config.experiment)
     return [] if experiment is None else list(client.search_runs([experiment.experiment_id], where))
 
