@@ -28,7 +28,8 @@ from training.heads.shading import (
     shade,
 )
 
-wp.set_module_options({"enable_backward": False})  # Nothing is differentiated; it halves the compilation.
+# Nothing is differentiated, and unrolled loops over layers would only make compilation slow.
+wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 MAX_LAYERS = wp.constant(14)
 _EYE, _MOUTH, _SOCKET, _BROW, _LASH, _HAIR = (wp.constant(i) for i in (EYE, MOUTH, SOCKET, BROW, LASH, HAIR))
 _SKIN, _TEETH, _TONGUE = wp.constant(SKIN), wp.constant(TEETH), wp.constant(TONGUE)

@@ -1,5 +1,7 @@
 """Sampling: everything from a seed, sensible ranges, a code whose fields say what they hold."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -70,7 +72,7 @@ def test_code_fields_tile_the_code_and_hold_the_labels(head: HeadModel, assets: 
     code, fields = encode(sample, assets), code_fields(assets)
     spans = sorted(fields.values())
     assert spans[0][0] == 0
-    assert all(before[1] == after[0] for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(spans))
     assert spans[-1][1] == len(code) <= 120
     np.testing.assert_allclose(code[slice(*fields["skin_color"])], sample.person.skin_color, rtol=1e-6)
     for style in ("skin_texture", "hair_style", "brow_style", "lash_style"):
