@@ -27,10 +27,11 @@ _out = Console()
 _err = Console(stderr=True)
 
 
-class _Commands(TyperGroup):
+class Commands(TyperGroup):
     """Turns the errors that Galatea raises on purpose into messages and exit codes."""
 
     def invoke(self, ctx: Any) -> Any:
+        """Run a command; errors end the process with a message and an exit code."""
         try:
             return super().invoke(ctx)
         except GalateaError as error:
@@ -45,7 +46,7 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

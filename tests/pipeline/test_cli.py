@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from pipeline.cli import EXIT_RUN_ERROR, EXIT_USAGE, app
+from pipeline.cli import EXIT_INTERRUPTED, EXIT_RUN_ERROR, EXIT_USAGE, Commands, app
+from pipeline.executor import RunInterruptedError
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +113,19 @@ def test_a_report_of_no_run_is_refused(tmp_path: Path) -> None:
     result = galatea("report", tmp_path)
     assert result.exit_code == EXIT_USAGE
     assert "holds no run" in said(result)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), RunInterruptedError("stopped by SIGINT")])
+def test_an_interrupt_says_how_to_go_on(stop: BaseException) -> None:
+    stopping = typer.Typer(cls=Commands)
+
+    @stopping.callback()
+    def _callback() -> None: ...
+
+    @stopping.command()
+    def go() -> None:
+        raise stop
+
+    result = CliRunner().invoke(stopping, ["go"])
+    assert result.exit_code == EXIT_INTERRUPTED
+    assert "say the same again" in said(result)
