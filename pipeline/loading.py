@@ -46,9 +46,6 @@ class RecordLoader:
             for (record, _), found in zip(present, to_rows(table), strict=True):
                 contents = {name: self._file(found[name]) for name in files if found[name] is not None}
                 record.update({**found, **contents})
-        for record, row in wanted:
-            if row is None:
-                record.update({name: None for name in join.columns if name not in record})
 
     def _file(self, path: str) -> bytes:
         return self._files.get((path, 0), lambda: self._run.read(path))

@@ -130,24 +130,25 @@ def _ancestors(stage: str) -> list[str]:
 
 def _requests(stage: Stage, lines_by_kind: Sequence[Sequence[Line]], columns: Mapping[str, set[str]]) -> Requests:
     """Requests for all kinds of records; each kind has joins of its own, and null in the columns that it lacks."""
-    joins: list[Join] = []
-    uris: dict[str, str] = {}
-    found: set[str] = {stage.source_id_column}
-    pending: list[tuple[Line, list[str], int]] = []
-    for kind in lines_by_kind:
-        lines = [line for line in kind if stage.wants(line.keys)]
-        if not lines:
-            continue
-        wanted = _assign(stage, list(lines[0].places), columns)
-        uris |= {name: URI_COLUMNS[name] for name in stage.requires if name not in wanted and name in URI_COLUMNS}
-        names = [name for name in lines[0].places if any(place == name for place in wanted.values())]
-        pending += [(line, names, len(joins)) for line in lines]
-        joins += [Join(manifest_path(name), tuple(c for c, place in wanted.items() if place == name)) for name in names]
-        found |= {*wanted, *lines[0].keys}
-    missing = sorted(set(stage.requires) - found - set(uris))
-    if missing and pending:
+    made = {stage.source_id_column, *URI_COLUMNS}.union(*columns.values())
+    missing = sorted(set(stage.requires) - made)
+    if missing:
         raise ConfigError(f"stage {stage.name} requires {missing}, which no stage before it makes")
-    items = [_request(stage, line, names, start, len(joins)) for line, names, start in pending]
+    wanted_by_kind = [[line for line in lines if stage.wants(line.keys)] for lines in lines_by_kind]
+    kinds = [(lines, _assign(stage, list(lines[0].places), columns)) for lines in wanted_by_kind if lines]
+    owners = [[name for name in lines[0].places if name in wanted.values()] for lines, wanted in kinds]
+    num_joins = sum(len(names) for names in owners)
+    joins: list[Join] = []
+    items: list[Request] = []
+    for (lines, wanted), names in zip(kinds, owners, strict=True):
+        start, after = len(joins), num_joins - len(joins) - len(names)
+        for line in lines:
+            rows = (*[None] * start, *(line.places[name] for name in names), *[None] * after)
+            fields: dict[str, Any] = {**dict.fromkeys(stage.requires), **line.keys, stage.source_id_column: line.row_id}
+            items.append(Request(line.row_id, line.fingerprint, fields, rows))
+        joins += [Join(manifest_path(name), tuple(c for c, place in wanted.items() if place == name)) for name in names]
+    held = {column for _, wanted in kinds for column in wanted}
+    uris = {name: uri for name, uri in URI_COLUMNS.items() if name in stage.requires and name not in held}
     return Requests(items, tuple(joins), uris)
 
 
@@ -162,11 +163,3 @@ def _assign(stage: Stage, nearest_first: Sequence[str], columns: Mapping[str, se
         if owner is not None:
             assigned[column] = owner
     return assigned
-
-
-def _request(stage: Stage, line: Line, names: Sequence[str], start: int, num_joins: int) -> Request:
-    rows: list[int | None] = [None] * num_joins
-    for offset, name in enumerate(names):
-        rows[start + offset] = line.places[name]
-    fields: dict[str, Any] = {**line.keys, stage.source_id_column: line.row_id}
-    return Request(line.row_id, line.fingerprint, fields, tuple(rows))

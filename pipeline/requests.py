@@ -32,7 +32,7 @@ class Request:
     fields: Mapping[str, Any]
     """Columns that are at hand already: keys, and small values."""
     rows: tuple[int | None, ...] = ()
-    """For each join of the batch, the row number there; None gives null columns."""
+    """For each join, the row number there; None where the record takes nothing from it."""
 
 
 @dataclass(frozen=True)

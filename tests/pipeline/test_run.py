@@ -1,0 +1,187 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from galatea.errors import ConfigError
+from pipeline.driving import DriverSpec
+from pipeline.manifest import read_rows
+from pipeline.run import run
+from pipeline.storage import Store
+from tests.pipeline.comparing import comparable_rows
+from tests.pipeline.small_chain import DRIVERS, SmallStage, build_chain, photo_bytes, plan_chain, write_photos
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path / "run"))
+
+
+def test_every_photo_face_edit_and_driver_meets(photos: Path, store: Store) -> None:
+    result = run(plan_chain([str(photos)], store))
+
+    counts = {name: (summary.num_done, summary.num_failed) for name, summary in result.stages.items()}
+    assert counts == {
+        "ingest": (4, 0),
+        "align": (4, 1),
+        "invert": (4, 0),
+        "edit": (8, 0),
+        "drive": (2, 0),
+        "animate": (16, 0),
+        "evaluate": (20, 0),
+    }
+
+
+def test_records_carry_what_belongs_together(photos: Path, store: Store) -> None:
+    run(plan_chain([str(photos)], store))
+
+    portraits = {row["portrait_id"]: row for row in read_rows(store, "align") if row["status"] == "done"}
+    for row in read_rows(store, "animate"):
+        portrait_id, edit, driver = row["clip_id"].split(".")
+        crop = portraits[portrait_id]["crop"]
+        assert store.read(row["clip"]) == edit.encode() + b"plain" + crop + b"|" + driver.encode() + b"|" + crop[:4]
+    subjects = {row["subject_id"]: row for row in read_rows(store, "evaluate")}
+    assert {row["kind"] for row in subjects.values()} == {"portrait", "clip"}
+    for portrait_id, portrait in portraits.items():
+        assert subjects[portrait_id]["psnr"] == portrait["camera"][0]
+        assert subjects[f"{portrait_id}.older.turn"]["psnr"] == portrait["camera"][0]
+
+
+def test_a_photo_without_a_face_stays_in_its_manifest_and_shifts_nothing(photos: Path, store: Store) -> None:
+    run(plan_chain([str(photos)], store))
+
+    rows = read_rows(store, "align")
+    assert [(Path(row["uri"]).stem, row["face_index"], row["status"]) for row in rows] == [
+        ("ann", 0, "done"),
+        ("bob", 0, "done"),
+        ("group", 0, "done"),
+        ("group", 1, "done"),
+        ("landscape", None, "no_face"),
+    ]
+
+
+def test_a_second_run_computes_nothing_and_loads_nothing(photos: Path, store: Store) -> None:
+    run(plan_chain([str(photos)], store))
+    before = {entry.path: entry.stamp for entry in store.files()}
+    num_setups = SmallStage.num_setups
+
+    result = run(plan_chain([str(photos)], store))
+
+    assert result.num_computed == 0
+    assert SmallStage.num_setups == num_setups
+    assert {entry.path: entry.stamp for entry in store.files()} == before
+
+
+def test_an_unchanged_run_does_not_even_import_ray(photos: Path, store: Store) -> None:
+    run(plan_chain([str(photos)], store))
+    script = (
+        "import sys\n"
+        "from pipeline.run import run\nfrom pipeline.settings import ExecutorConfig\nfrom pipeline.storage import Store\n"
+        "from tests.pipeline.small_chain import plan_chain\n"
+        f"result = run(plan_chain([{str(photos)!r}], Store({store.url!r}), executor=ExecutorConfig(kind='ray')))\n"
+        "print(result.num_computed, 'ray' in sys.modules)"
+    )
+
+    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+
+    assert output.split() == ["0", "False"]
+
+
+def test_a_new_photo_computes_only_itself(photos: Path, store: Store) -> None:
+    run(plan_chain([str(photos)], store))
+    (photos / "zoe.png").write_bytes(photo_bytes(99, photos.parent))
+
+    result = run(plan_chain([str(photos)], store))
+
+    computed = {name: summary.num_records - summary.num_reused for name, summary in result.stages.items()}
+    assert computed == {"ingest": 1, "align": 1, "invert": 1, "edit": 1, "drive": 0, "animate": 4, "evaluate": 5}
+
+
+def test_a_moved_photo_is_not_computed_again_and_still_found(photos: Path, store: Store) -> None:
+    run(plan_chain([str(photos)], store))
+    moved = photos.rename(photos.with_name("elsewhere"))
+    more = (*DRIVERS, DriverSpec("frown", "preset", "frown"))
+
+    result = run(plan_chain([str(moved)], store, drivers=more))
+
+    computed = {name: summary.num_records - summary.num_reused for name, summary in result.stages.items()}
+    assert computed == {"ingest": 5, "align": 0, "invert": 0, "edit": 0, "drive": 1, "animate": 8, "evaluate": 8}
+    assert result.stages["animate"].num_failed == 0
+
+
+def test_a_changed_configuration_computes_its_stage_and_what_follows(photos: Path, store: Store) -> None:
+    run(plan_chain([str(photos)], store))
+
+    result = run(plan_chain([str(photos)], store, stages=build_chain(edit="x")))
+
+    computed = {name: summary.num_records - summary.num_reused for name, summary in result.stages.items()}
+    assert computed == {"ingest": 0, "align": 0, "invert": 0, "edit": 4, "drive": 0, "animate": 16, "evaluate": 16}
+    assert all(b"x|" in store.read(row["clip"]) for row in read_rows(store, "animate"))
+    assert len(store.files("edit/files")) == 8
+
+
+def test_a_removed_photo_leaves_the_manifests_and_files(photos: Path, store: Store) -> None:
+    run(plan_chain([str(photos)], store))
+    (photos / "group.png").unlink()
+
+    result = run(plan_chain([str(photos)], store))
+
+    assert result.num_computed == 0
+    assert result.stages["align"].status == {"done": 2, "no_face": 1}
+    assert result.stages["animate"].num_rows == 8
+    assert len(store.files("animate/files")) == 8
+
+
+def test_a_missing_driver_fails_alone_and_is_used_once_it_is_there(photos: Path, store: Store, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    plan = plan_chain([str(photos)], store, drivers=(*DRIVERS, DriverSpec("film", "video", "film", str(film))))
+
+    first = run(plan)
+    film.write_bytes(b"moving")
+    second = run(plan)
+
+    assert first.stages["drive"].status == {"done": 2, "failed": 1}
+    assert first.stages["animate"].num_rows == 16
+    assert second.stages["drive"].status == {"done": 3}
+    assert second.stages["animate"].num_rows == 24
+    assert second.stages["animate"].num_reused == 16
+
+
+def test_without_drivers_portraits_are_still_scored(photos: Path, store: Store) -> None:
+    result = run(plan_chain([str(photos)], store, drivers=()))
+
+    assert result.stages["animate"].num_rows == 0
+    assert result.stages["evaluate"].num_done == 4
+
+
+def test_two_runs_of_the_same_make_the_same_manifests(photos: Path, tmp_path: Path) -> None:
+    stores = [Store(str(tmp_path / name)) for name in ("one", "two")]
+    for store in stores:
+        run(plan_chain([str(photos)], store))
+
+    for stage in ("align", "invert", "edit", "drive", "animate", "evaluate"):
+        assert comparable_rows(stores[0], stage) == comparable_rows(stores[1], stage)
+
+
+def test_a_stage_that_requires_an_unknown_column_says_so(photos: Path, store: Store) -> None:
+    chain = build_chain()
+    chain[1].requires = ("portrait_id", "crpo")  # type: ignore[misc]
+
+    with pytest.raises(ConfigError, match="invert requires .'crpo'.*no stage before it makes"):
+        run(plan_chain([str(photos)], store, stages=chain))
+
+
+def test_a_stage_whose_predecessor_has_not_run_says_so(photos: Path, store: Store) -> None:
+    with pytest.raises(ConfigError, match="stage align has not finished"):
+        run(plan_chain([str(photos)], store, stages=build_chain()[1:]))
+
+
+def test_two_drivers_of_one_name_are_refused(photos: Path, store: Store) -> None:
+    with pytest.raises(ConfigError, match="two drivers are called 'smile'"):
+        run(plan_chain([str(photos)], store, drivers=(*DRIVERS, *DRIVERS)))
