@@ -85,6 +85,9 @@ class Executor(Protocol):
             RunInterruptedError: it was asked to stop.
         """
 
+    def close(self) -> None:
+        """End what is kept between stages."""
+
 
 class LocalExecutor:
     """Runs in this process: no isolation, no start-up, the same worker code."""
@@ -105,6 +108,28 @@ class LocalExecutor:
                 on_report(worker.run(batch))
         finally:
             worker.close()
+
+    def close(self) -> None:
+        """See Executor."""
+
+
+class SharedExecutor:
+    """One executor for several stages, built when the first of them has something to compute."""
+
+    def __init__(self, options: ExecutorConfig) -> None:
+        self._options = options
+        self._executor: Executor | None = None
+
+    def run(self, task: WorkerTask, batches: Sequence[Batch], on_report: OnReport, stop: StopSignal) -> None:
+        """See Executor."""
+        if self._executor is None:
+            self._executor = build_executor(self._options)
+        self._executor.run(task, batches, on_report, stop)
+
+    def close(self) -> None:
+        """See Executor."""
+        if self._executor is not None:
+            self._executor.close()
 
 
 def build_executor(options: ExecutorConfig) -> Executor:

@@ -8,6 +8,7 @@ there go back into the queue.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -47,16 +48,24 @@ class WorkersDieError(RunError):
 
 
 class StageActor:
-    """A worker in a process of its own."""
+    """A process of its own for a worker. It serves one stage after the other, as starting a process takes seconds."""
 
-    def __init__(self, task: WorkerTask, name: str, device: str, resources: Resources) -> None:
+    def __init__(self, resources: Resources) -> None:
         torch.set_num_threads(max(1, int(resources.num_cpus)))
-        self._worker = Worker(task, name)
-        self._device = choose_device(device, is_gpu_granted=resources.num_gpus > 0)
+        self._has_gpu = resources.num_gpus > 0
 
-    def setup(self) -> None:
-        """Load the models."""
-        self._worker.setup(self._device)
+    def setup(self, task: WorkerTask, name: str, device: str) -> None:
+        """Become the worker of a stage and load its models."""
+        self._worker = Worker(task, name)
+        self._worker.setup(choose_device(device, is_gpu_granted=self._has_gpu))
+
+    def release(self) -> None:
+        """Forget the stage and its models."""
+        self._worker.close()
+        del self._worker
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def prefetch(self, batch: Batch) -> None:
         """Begin to read a batch while another one is computed."""
@@ -86,19 +95,60 @@ class _Slot:
 
 
 class RayExecutor:
-    """Runs batches on a pool of actors, one pool for each stage."""
+    """Runs batches on a pool of actors; idle ones are kept for the next stage of the same resources."""
 
     def __init__(self, options: ExecutorConfig) -> None:
         self._options = options
+        self._idle = IdleActors()
 
     def run(self, task: WorkerTask, batches: Sequence[Batch], on_report: OnReport, stop: StopSignal) -> None:
         """See Executor."""
         start_ray(self._options)
-        pool = _Pool(self._options, task, batches, on_report)
+        pool = _Pool(self._options, task, batches, on_report, self._idle)
         try:
             pool.run(stop)
         finally:
             pool.close()
+
+    def close(self) -> None:
+        """See Executor."""
+        self._idle.clear()
+
+
+class IdleActors:
+    """Actors without a stage, all of the same resources."""
+
+    def __init__(self) -> None:
+        self._resources = Resources()
+        self._actors: list[Any] = []
+
+    def take(self, resources: Resources) -> Any:
+        """An idle actor with these resources, or a new one; idle ones with others give theirs back."""
+        if self._resources != resources:
+            self.clear()
+            self._resources = resources
+        if self._actors:
+            return self._actors.pop()
+        remote: Any = ray.remote  # Its annotations know no concurrency groups.
+        actor_class = remote(
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"reading": 1},
+            num_cpus=resources.num_cpus,
+            num_gpus=resources.num_gpus,
+        )(StageActor)
+        return actor_class.remote(resources)
+
+    def give(self, actor: Any) -> None:
+        """Take back an actor whose stage has ended well."""
+        actor.release.remote()
+        self._actors.append(actor)
+
+    def clear(self) -> None:
+        """End all idle actors."""
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors = []
 
 
 def start_ray(options: ExecutorConfig) -> None:
@@ -130,11 +180,17 @@ class _Pool:
     """The actors of one stage, and the batches that wait for them."""
 
     def __init__(
-        self, options: ExecutorConfig, task: WorkerTask, batches: Sequence[Batch], on_report: OnReport
+        self,
+        options: ExecutorConfig,
+        task: WorkerTask,
+        batches: Sequence[Batch],
+        on_report: OnReport,
+        idle: IdleActors,
     ) -> None:
         self._options = options
         self._task = task
         self._on_report = on_report
+        self._idle = idle
         self._queue: deque[Batch] = deque(batches)
         self._suspects: deque[Batch] = deque()
         self._num_deaths = self._num_fruitless = self._num_setup_deaths = 0
@@ -160,20 +216,19 @@ class _Pool:
                 self._handle(refs[ref], ref)
 
     def close(self) -> None:
-        """End the actors."""
+        """Give back idle actors; end those that are still busy because the run was stopped or aborted."""
         for slot in self._slots:
-            ray.kill(slot.actor)
+            if slot.is_ready and not slot.in_flight:
+                self._idle.give(slot.actor)
+            else:
+                ray.kill(slot.actor)
+        self._slots = []
         self._recorder.close()
 
     def _new_slot(self) -> _Slot:
         name = worker_name("ray")
-        options = {"num_cpus": self._resources.num_cpus, "num_gpus": self._resources.num_gpus}
-        remote: Any = ray.remote  # Its annotations know no concurrency groups.
-        actor_class = remote(max_restarts=0, max_task_retries=0, concurrency_groups={"reading": 1}, **options)(
-            StageActor
-        )
-        actor = actor_class.remote(self._task_ref, name, self._options.device, self._resources)
-        return _Slot(name, actor, actor.setup.remote())
+        actor = self._idle.take(self._resources)
+        return _Slot(name, actor, actor.setup.remote(self._task_ref, name, self._options.device))
 
     def _feed(self) -> None:
         for slot in self._slots:
@@ -226,7 +281,9 @@ class _Pool:
         ray.kill(slot.actor)
         self._blame(slot, cause, is_innocent=bool(getattr(error, "preempted", False)))
         self._check_bounds(cause)
-        self._slots[self._slots.index(slot)] = self._new_slot()
+        self._slots.remove(slot)
+        if self._queue or self._suspects:
+            self._slots.append(self._new_slot())
 
     def _blame(self, slot: _Slot, cause: str, is_innocent: bool) -> None:
         waiting = self._without_published(slot)

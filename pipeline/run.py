@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from galatea.errors import ConfigError
 from pipeline.driving import DriverSpec, driver_requests
+from pipeline.executor import Executor, SharedExecutor
 from pipeline.ingest import ingest
 from pipeline.plan import STEPS, plan_stage
 from pipeline.requests import Requests
@@ -75,15 +76,21 @@ def run(plan: RunPlan, progress: OnProgress | None = None, on_stage: OnStage | N
             on_stage(summary)
 
     note(ingest(plan.inputs, plan.run, plan.storage, progress))
-    for stage in sorted(plan.stages, key=lambda stage: STAGE_ORDER.index(stage.name)):
-        note(run_one(plan, stage, progress))
+    executor = SharedExecutor(plan.executor)
+    try:
+        for stage in sorted(plan.stages, key=lambda stage: STAGE_ORDER.index(stage.name)):
+            note(run_one(plan, stage, progress, executor))
+    finally:
+        executor.close()
     return RunResult(summaries)
 
 
-def run_one(plan: RunPlan, stage: Stage, progress: OnProgress | None = None) -> StageSummary:
+def run_one(
+    plan: RunPlan, stage: Stage, progress: OnProgress | None = None, executor: Executor | None = None
+) -> StageSummary:
     """Run a single stage on the manifests that are there; see `run` for the errors."""
     requests = _requests(plan, stage)
-    return run_stage(stage, requests, plan.run, plan.executor, progress, plan.storage.options)
+    return run_stage(stage, requests, plan.run, plan.executor, progress, plan.storage.options, executor)
 
 
 def _requests(plan: RunPlan, stage: Stage) -> Requests:

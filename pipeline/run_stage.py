@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from galatea.errors import ConfigError
 from pipeline.compaction import compact, read_statistics, requests_digest
-from pipeline.executor import StopSignal, build_executor
+from pipeline.executor import Executor, StopSignal, build_executor
 from pipeline.fingerprint import row_fingerprint
 from pipeline.journal import JournalLimits, read_keys, shard_paths, unfinished
 from pipeline.manifest import DONE, manifest_path
@@ -92,6 +92,7 @@ def run_stage(
     executor_options: ExecutorConfig,
     progress: OnProgress | None = None,
     input_options: Mapping[str, Any] | None = None,
+    executor: Executor | None = None,
 ) -> StageSummary:
     """Bring the manifest of a stage in line with what is requested, computing only what is not there yet.
 
@@ -102,6 +103,7 @@ def run_stage(
         executor_options: where and how to compute.
         progress: called in this thread after every batch, and once at the start.
         input_options: fsspec options of the users' own files; those of the run folder by default.
+        executor: built from the options, to share between stages; by default one for this stage alone.
 
     Returns:
         Counts and times.
@@ -122,15 +124,26 @@ def run_stage(
         _log.info("%s: %d of %d records to compute", stage.name, len(left), len(keys))
         size = executor_options.batch_size or max(1, stage.batch_size)
         batches = [Batch(tuple(left[start : start + size])) for start in range(0, len(left), size)]
-        stop = StopSignal()
-        with stop.listening():
-            build_executor(executor_options).run(task, batches, tally.add, stop)
+        _execute(executor, executor_options, task, batches, tally)
     statistics = (
         read_statistics(run_store, stage.name)
         if is_compact and not left
         else compact(run_store, stage.name, task.schema, keys)
     )
     return tally.summary(task.stage_fingerprint, statistics)
+
+
+def _execute(
+    shared: Executor | None, options: ExecutorConfig, task: WorkerTask, batches: Sequence[Batch], tally: Tally
+) -> None:
+    stop = StopSignal()
+    executor = build_executor(options) if shared is None else shared
+    try:
+        with stop.listening():
+            executor.run(task, batches, tally.add, stop)
+    finally:
+        if shared is None:
+            executor.close()
 
 
 def _plan(

@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
 
 _LOCAL = {"file", "local"}
-_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "memory"}
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss"}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TRANSIENT = {errno.ETIMEDOUT, errno.ECONNRESET, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.EIO, errno.ENETUNREACH}
 _ATTEMPTS = 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,3 +34,16 @@ def weights() -> Path:
 def astronaut() -> np.ndarray:
     """Photo of astronaut Eileen Collins (NASA, public domain), 512x512 RGB."""
     return np.ascontiguousarray(data.astronaut()[..., :3])
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """Address of a Ray cluster of two CPUs on this machine, shared by all tests that need one."""
+    import ray
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    context = ray.init(
+        address="local", num_cpus=2, include_dashboard=False, object_store_memory=128 << 20, log_to_driver=False
+    )
+    yield context.address_info["address"]
+    ray.shutdown()

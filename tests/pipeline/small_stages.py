@@ -87,6 +87,13 @@ class NumberStage(Stage):
         }
 
 
+class UnfitStage(NumberStage):
+    """Cannot be set up: its weights are damaged."""
+
+    def setup(self, device: torch.device) -> None:
+        raise WeightsError(f"weights are damaged (in process {os.getpid()})")
+
+
 class CopyStage(Stage):
     """Makes several rows of each number: what align does with the faces of a photo."""
 

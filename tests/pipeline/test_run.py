@@ -82,7 +82,9 @@ def test_an_unchanged_run_does_not_even_import_ray(photos: Path, store: Store) -
     run(plan_chain([str(photos)], store))
     script = (
         "import sys\n"
-        "from pipeline.run import run\nfrom pipeline.settings import ExecutorConfig\nfrom pipeline.storage import Store\n"
+        "from pipeline.run import run\n"
+        "from pipeline.settings import ExecutorConfig\n"
+        "from pipeline.storage import Store\n"
         "from tests.pipeline.small_chain import plan_chain\n"
         f"result = run(plan_chain([{str(photos)!r}], Store({store.url!r}), executor=ExecutorConfig(kind='ray')))\n"
         "print(result.num_computed, 'ray' in sys.modules)"
@@ -173,7 +175,7 @@ def test_a_stage_that_requires_an_unknown_column_says_so(photos: Path, store: St
     chain = build_chain()
     chain[1].requires = ("portrait_id", "crpo")  # type: ignore[misc]
 
-    with pytest.raises(ConfigError, match="invert requires .'crpo'.*no stage before it makes"):
+    with pytest.raises(ConfigError, match=r"invert requires .'crpo'.*no stage before it makes"):
         run(plan_chain([str(photos)], store, stages=chain))
 
 

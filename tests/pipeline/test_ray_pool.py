@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from galatea.errors import ConfigError, WeightsError
+from pipeline.manifest import read_rows
+from pipeline.ray_pool import granted_resources, num_actors_that_fit
+from pipeline.requests import Requests
+from pipeline.run import run
+from pipeline.run_stage import run_stage
+from pipeline.settings import ExecutorConfig
+from pipeline.storage import Store
+from stages.base import Resources
+from tests.pipeline.comparing import comparable_rows
+from tests.pipeline.small_chain import CHAIN, plan_chain, write_photos
+from tests.pipeline.small_stages import NumberConfig, NumberStage, UnfitStage, number_records
+
+RAY = ExecutorConfig(kind="ray")
+NAMES = [*(f"n{number}" for number in range(9)), "bad1", "faceless2", "crash3", "huge4", "misshapen5"]
+
+
+def test_the_whole_chain_makes_the_same_rows_on_ray_as_in_this_process(ray_address: str, tmp_path: Path) -> None:
+    photos = str(write_photos(tmp_path / "photos"))
+    stores = {kind: Store(str(tmp_path / kind)) for kind in ("local", "ray")}
+
+    for kind, store in stores.items():
+        run(plan_chain([photos], store, executor=ExecutorConfig(kind=kind)))
+
+    for name in (make.name for make in CHAIN):
+        assert comparable_rows(stores["ray"], name) == comparable_rows(stores["local"], name)
+
+
+def test_every_way_to_fail_ends_as_the_same_row_on_ray_as_in_this_process(ray_address: str, tmp_path: Path) -> None:
+    stores = {kind: Store(str(tmp_path / kind)) for kind in ("local", "ray")}
+
+    for kind, store in stores.items():
+        requests = Requests.from_records("number_id", number_records(NAMES))
+        run_stage(NumberStage(NumberConfig(max_batch=3)), requests, store, ExecutorConfig(kind=kind))
+
+    assert comparable_rows(stores["ray"], "number") == comparable_rows(stores["local"], "number")
+    assert [row["error_code"] for row in read_rows(stores["ray"], "number")][9:] == [
+        "bad_input",
+        "no_face",
+        "unexpected",
+        "out_of_memory",
+        "bad_output",
+    ]
+
+
+def test_an_error_that_stops_the_run_crosses_the_process_border_as_itself(ray_address: str, tmp_path: Path) -> None:
+    requests = Requests.from_records("number_id", number_records(NAMES))
+
+    with pytest.raises(WeightsError, match=r"weights are damaged \(in process"):
+        run_stage(UnfitStage(NumberConfig()), requests, Store(str(tmp_path)), RAY)
+
+
+def test_gpus_are_asked_for_only_where_there_are_some() -> None:
+    wanted = Resources(num_cpus=4, num_gpus=0.5)
+
+    assert granted_resources(wanted, {"CPU": 2}, "auto") == Resources(2, 0)
+    assert granted_resources(wanted, {"CPU": 8, "GPU": 1}, "auto") == Resources(4, 0.5)
+    assert granted_resources(wanted, {"CPU": 8, "GPU": 1}, "cpu") == Resources(4, 0)
+
+
+def test_a_pool_has_as_many_actors_as_the_scarcest_resource_allows() -> None:
+    assert num_actors_that_fit(Resources(1, 0), {"CPU": 2}) == 2
+    assert num_actors_that_fit(Resources(1, 0.5), {"CPU": 16, "GPU": 2}) == 4
+    assert num_actors_that_fit(Resources(8, 0), {"CPU": 2}) == 1
+
+
+def test_wrong_settings_name_their_field() -> None:
+    with pytest.raises(ConfigError, match=r"executor\.kind"):
+        ExecutorConfig(kind="spark")

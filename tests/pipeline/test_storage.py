@@ -1,0 +1,182 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+from galatea.errors import StorageError
+from pipeline import storage
+from pipeline.storage import AccessError, FullDiskError, MissingFileError, Store
+
+
+class FlakyFileSystem(LocalFileSystem):
+    """Fails its first reads as a bad network does, and refuses what it is told to."""
+
+    protocol = "flaky"
+    failures: ClassVar[list[OSError]] = []
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.removeprefix("flaky://"))
+
+    def cat_file(self, path: str, *args: Any, **kwargs: Any) -> bytes:
+        if self.failures:
+            raise self.failures.pop(0)
+        return super().cat_file(path, *args, **kwargs)
+
+
+fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return Store(str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}")
+
+
+def write_and_raise(store: Store, error: Exception) -> None:
+    with store.writing("a") as file:
+        file.write(b"new, but not all of it")
+        raise error
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_FIRST_WAIT_SECONDS", 0.0)
+
+
+def test_what_is_written_is_read(store: Store) -> None:
+    store.write("a/b.bin", b"one")
+    with store.writing("a/c.bin") as file:
+        file.write(b"two")
+
+    assert store.read("a/b.bin") == b"one"
+    with store.reading("a/c.bin") as file:
+        assert file.read() == b"two"
+    assert store.child("a").read("c.bin") == b"two"
+
+
+def test_a_listing_is_sorted_and_shows_no_hidden_files(store: Store) -> None:
+    for name in ("b", "a/z", "a/y", ".hidden", "a/.x.1234.tmp"):
+        store.write(name, b"12")
+
+    assert [(entry.path, entry.num_bytes) for entry in store.files()] == [("a/y", 2), ("a/z", 2), ("b", 2)]
+    assert [entry.path for entry in store.files("a")] == ["a/y", "a/z"]
+    assert store.files("nothing/here") == []
+
+
+def test_a_stamp_changes_with_the_content(store: Store) -> None:
+    store.write("a", b"1")
+    before = store.entry("a").stamp
+    store.write("a", b"22")
+
+    assert store.entry("a").stamp != before
+
+
+def test_a_missing_file_is_told(store: Store) -> None:
+    for action in (lambda: store.read("no"), lambda: store.entry("no"), lambda: store.reading("no").__enter__()):
+        with pytest.raises(MissingFileError, match="no such file"):
+            action()
+
+
+def test_deleting_what_is_gone_is_fine(store: Store) -> None:
+    store.write("a", b"1")
+    store.delete("a")
+    store.delete("a")
+
+    assert not store.exists("a")
+
+
+def test_a_write_that_fails_midway_leaves_the_old_content_and_no_rest(store: Store) -> None:
+    store.write("a", b"old")
+
+    with pytest.raises(ZeroDivisionError):
+        write_and_raise(store, ZeroDivisionError())
+
+    assert store.read("a") == b"old"
+    assert [entry.path for entry in store._files("")] == ["a"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_and_what_was_there_is_kept(number: int, tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.write("a", b"old")
+
+    with pytest.raises(FullDiskError, match=r"no space is left.*run again to continue"):
+        write_and_raise(store, OSError(number, os.strerror(number)))
+
+    assert store.read("a") == b"old"
+
+
+def test_a_limit_of_the_system_is_a_full_disk(tmp_path: Path) -> None:
+    script = (
+        "import resource, sys\n"
+        "from pipeline.storage import FullDiskError, Store\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        f"store = Store({str(tmp_path)!r})\n"
+        "store.write('small', b'x' * 900)\n"
+        "try:\n    store.write('small', b'x' * 2000)\n"
+        "except FullDiskError as error:\n    print(error)\n"
+    )
+
+    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+
+    assert "no space is left" in output
+    assert (tmp_path / "small").read_bytes() == b"x" * 900
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_a_failure_that_passes_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    FlakyFileSystem.failures[:] = [ConnectionResetError("reset"), TimeoutError("slow"), OSError(errno.EIO, "broken")]
+
+    assert Store(f"flaky://{tmp_path}").read("a") == b"1"
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_trying_again_has_an_end(tmp_path: Path) -> None:
+    FlakyFileSystem.failures[:] = [ConnectionResetError("reset")] * 100
+
+    with pytest.raises(StorageError, match="ConnectionResetError: reset"):
+        Store(f"flaky://{tmp_path}").read("a")
+
+    assert len(FlakyFileSystem.failures) == 96
+    FlakyFileSystem.failures.clear()
+
+
+def test_a_refusal_is_not_tried_again(tmp_path: Path) -> None:
+    FlakyFileSystem.failures[:] = [PermissionError("not yours"), PermissionError("not yours")]
+
+    with pytest.raises(AccessError, match="access denied"):
+        Store(f"flaky://{tmp_path}").read("a")
+
+    assert len(FlakyFileSystem.failures) == 1
+    FlakyFileSystem.failures.clear()
+
+
+def test_an_unknown_scheme_names_what_is_expected() -> None:
+    with pytest.raises(StorageError, match=r"gopher.*Expected a local path or a URL such as s3://"):
+        Store("gopher://bucket/run").check_writable()
+
+
+def test_a_run_folder_below_a_file_is_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    with pytest.raises(StorageError, match="cannot write"):
+        Store(str(tmp_path / "file" / "run")).check_writable()
+
+
+def test_what_killed_writers_left_is_swept_after_a_while(tmp_path: Path) -> None:
+    old, new = tmp_path / ".a.1234.tmp", tmp_path / ".b.1234.tmp"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+
+    Store(str(tmp_path)).sweep_temporaries("")
+
+    assert [path.name for path in tmp_path.iterdir()] == [new.name]
