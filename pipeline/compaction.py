@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +29,7 @@ from pipeline.manifest import (
     write_table,
 )
 from pipeline.rows import RowReader
-from pipeline.storage import Store
+from pipeline.storage import MissingFileError, Store
 from stages.base import Kind
 
 _NOT_SUMMARISED = {column.name for column in BOOKKEEPING} - {"run_seconds"}
@@ -47,10 +48,10 @@ def requests_digest(keys: Sequence[tuple[str, str]]) -> str:
 def read_statistics(run: Store, stage: str) -> dict[str, Any]:
     """The statistics of a finished stage; {} where it is not finished."""
     path = statistics_path(stage)
-    if not run.exists(path):
-        return {}
     try:
         return dict(json.loads(run.read(path)))
+    except MissingFileError:
+        return {}
     except ValueError as error:
         raise StorageError(f"{run.locate(path)} is damaged ({error}): delete it and run again") from error
 
@@ -70,8 +71,9 @@ def compact(run: Store, stage: str, schema: pa.Schema, keys: Sequence[tuple[str,
     shards = shard_paths(run, stage)
     old = [manifest_path(stage)] if run.exists(manifest_path(stage)) else []
     chosen = _choose([(path, read_keys(run, path)) for path in (*old, *shards)], keys)
-    tables = _ordered_tables(RowReader(run), chosen, keys, schema)
-    return publish_manifest(run, stage, schema, tables, requests_digest(keys), shards)
+    with closing(RowReader(run)) as reader:
+        tables = _ordered_tables(reader, chosen, keys, schema)
+        return publish_manifest(run, stage, schema, tables, requests_digest(keys), shards)
 
 
 def publish_manifest(

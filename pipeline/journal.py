@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galatea.errors import StorageError
-from pipeline.manifest import DONE, read_table, write_table
+from pipeline.manifest import DONE, encode_table, read_table
 from pipeline.storage import Store
 
 _log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class JournalWriter:
             StorageError: they could not be written; the shards before are intact.
         """
         self._tables.append(table)
-        write_table(self._run, f"{self._prefix}-{self._number:05d}.parquet", self._tables, self._schema)
+        self._run.write(f"{self._prefix}-{self._number:05d}.parquet", encode_table(self._tables, self._schema))
         num_rows = sum(part.num_rows for part in self._tables)
         num_bytes = sum(int(part.nbytes) for part in self._tables)
         is_old = time.monotonic() - self._begun >= self._limits.seconds

@@ -38,6 +38,10 @@ class RecordLoader:
             self._join(join, wanted)
         return [self._with_uris(record) for record in records]
 
+    def close(self) -> None:
+        """Close what was opened."""
+        self._rows.close()
+
     def _join(self, join: Join, wanted: Sequence[tuple[dict[str, Any], int | None]]) -> None:
         present = [(record, row) for record, row in wanted if row is not None]
         if present:
@@ -50,6 +54,9 @@ class RecordLoader:
     def _file(self, path: str) -> bytes:
         return self._files.get((path, 0), lambda: self._run.read(path))
 
+    def _user_file(self, uri: str) -> bytes:
+        return self._files.get((uri, 1), lambda: read_uri(uri, self._input_options))
+
     def _with_uris(self, record: dict[str, Any]) -> Record | RecordError:
         for column, uri_column in self._uris.items():
             uri = record.get(uri_column)
@@ -57,7 +64,7 @@ class RecordLoader:
                 record[column] = b""
                 continue
             try:
-                record[column] = read_uri(uri, self._input_options)
+                record[column] = self._user_file(uri)
             except (MissingFileError, AccessError) as error:
                 return InputError(str(error))
         return record

@@ -7,9 +7,10 @@ version of this layout, so that a newer one is refused with a clear message inst
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +52,7 @@ _PYTHON: Mapping[Kind, tuple[type, ...]] = {
     Kind.BYTES: (bytes,),
     Kind.FILE: (str,),
 }
+_LINKS = ("source_id", "fingerprint", "status")
 _HEAVY = {Kind.BYTES, Kind.TENSOR}
 
 
@@ -125,7 +127,19 @@ def encode_value(value: Any, column: Column, row_name: str) -> Any:
 
 
 def write_table(store: Store, path: str, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
-    """Publish tables as one Parquet file with column statistics, in groups of few rows."""
+    """Publish tables as one Parquet file with column statistics, in groups of few rows; streams."""
+    with store.writing(path) as file:
+        _write_parquet(file, tables, schema)
+
+
+def encode_table(tables: Iterable[pa.Table], schema: pa.Schema) -> bytes:
+    """The bytes of a small Parquet file."""
+    buffer = io.BytesIO()
+    _write_parquet(buffer, tables, schema)
+    return buffer.getvalue()
+
+
+def _write_parquet(file: IO[bytes], tables: Iterable[pa.Table], schema: pa.Schema) -> None:
     heavy = {column.name for column in columns_of(schema).values() if column.kind in _HEAVY}
     light = [name for name in schema.names if name not in heavy]
     options: dict[str, Any] = {
@@ -134,14 +148,9 @@ def write_table(store: Store, path: str, tables: Iterable[pa.Table], schema: pa.
         "use_dictionary": light,
         "write_statistics": light,
     }
-    with store.writing(path) as file, pq.ParquetWriter(file, schema, **options) as writer:
+    with pq.ParquetWriter(file, schema, **options) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=ROWS_PER_GROUP)
-
-
-def read_schema(store: Store, path: str) -> pa.Schema:
-    """The schema of a Parquet file; see `read_table` for the errors."""
-    return read_table(store, path, columns=()).schema
 
 
 def read_table(store: Store, path: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -152,22 +161,53 @@ def read_table(store: Store, path: str, columns: Sequence[str] | None = None) ->
         StorageError: it is damaged, or was written by a newer version.
     """
     with store.reading(path) as raw:
-        try:
-            file = pq.ParquetFile(raw)
-            schema = file.schema_arrow
-            version = int(_metadata(schema, "galatea.schema_version") or 0)
-            wanted = schema.names if columns is None else [name for name in columns if name in schema.names]
-            table = file.read(columns=wanted) if columns is None or wanted else schema.empty_table()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise StorageError(
-                f"{store.locate(path)} is damaged ({error}). Delete it: the rows are computed again on the next run"
-            ) from error
+        return _read_parquet(raw, store.locate(path), lambda schema: schema.names if columns is None else columns)[1]
+
+
+def read_schema(store: Store, path: str) -> pa.Schema:
+    """The schema of a manifest; see `read_table` for the errors."""
+    with store.reading(path) as raw:
+        return _read_parquet(raw, store.locate(path), lambda _: [])[0]
+
+
+def read_ids(store: Store, stage: str) -> tuple[str, set[str], pa.Table]:
+    """What links a stage's rows to others, in one read.
+
+    Returns:
+        The name of its id column; the names of all its columns; a table of id, source_id, fingerprint and status.
+
+    Raises:
+        MissingFileError: the stage has no manifest.
+        StorageError: see `read_table`.
+    """
+    path = manifest_path(stage)
+    with store.reading(path) as raw:
+        schema, table = _read_parquet(
+            raw, store.locate(path), lambda found: [_metadata(found, "galatea.id_column"), *_LINKS]
+        )
+    return _metadata(schema, "galatea.id_column"), set(schema.names), table
+
+
+def _read_parquet(raw: IO[bytes], url: str, choose: Callable[[pa.Schema], Sequence[str]]) -> tuple[pa.Schema, pa.Table]:
+    try:
+        file = pq.ParquetFile(raw)
+        schema = file.schema_arrow
+        version = int(_metadata(schema, "galatea.schema_version") or 0)
+        wanted = [name for name in dict.fromkeys(choose(schema)) if name in schema.names]
+        table = file.read(columns=wanted)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise damaged(url, error) from error
     if version > SCHEMA_VERSION:
         raise StorageError(
-            f"{store.locate(path)} has layout version {version}, this Galatea reads up to {SCHEMA_VERSION}: "
+            f"{url} has layout version {version}, this Galatea reads up to {SCHEMA_VERSION}: "
             "update Galatea, or use a new run folder"
         )
-    return table
+    return schema, table
+
+
+def damaged(url: str, error: Exception) -> StorageError:
+    """The error of a Parquet file that cannot be read."""
+    return StorageError(f"{url} is damaged ({error}). Delete it: its rows are computed again on the next run")
 
 
 def read_rows(store: Store, stage: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:

@@ -7,15 +7,15 @@ requires from the nearest ancestor that has it. Rows that failed have no descend
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from galatea.errors import ConfigError
 from pipeline.fingerprint import digest
-from pipeline.manifest import DONE, manifest_path, read_schema, read_table
+from pipeline.manifest import DONE, manifest_path, read_ids
 from pipeline.requests import Join, Request, Requests
-from pipeline.storage import Store
+from pipeline.storage import MissingFileError, Store
 from stages.base import Stage
 
 STEPS: Mapping[str, tuple[tuple[str, ...], ...]] = {
@@ -53,6 +53,57 @@ class Line:
     """Id columns of the row and its ancestors (`photo_id`, `portrait_id`, ...)."""
 
 
+class Lineage:
+    """Reads what the stages of a run have finished, each manifest once."""
+
+    def __init__(self, run: Store) -> None:
+        self._run = run
+        self._lines: dict[str, list[Line]] = {}
+        self.columns: dict[str, set[str]] = {}
+        """Stage -> all columns of its manifest, of the stages that were read."""
+
+    def finished(self, stage: str) -> list[Line]:
+        """The rows of a stage that are done, with their ancestors; rows whose ancestors are gone are left out.
+
+        Raises:
+            ConfigError: the stage has not run.
+        """
+        if stage not in self._lines:
+            self._lines[stage] = self._read(stage)
+        return self._lines[stage]
+
+    def combined(self, stages: Sequence[str]) -> list[Line]:
+        """Each row of the first stage with each row of the next, and so on."""
+        lines = self.finished(stages[0])
+        for stage in stages[1:]:
+            lines = [_combine(line, other) for line in lines for other in self.finished(stage)]
+        return lines
+
+    def _read(self, stage: str) -> list[Line]:
+        parents = PARENT.get(stage)
+        ancestors = {line.row_id: line for line in self.combined(parents)} if parents else None
+        id_column, rows = self._done_rows(stage)
+        lines = []
+        for number, row_id, source_id, fingerprint in rows:
+            if ancestors is None:
+                lines.append(Line(row_id, fingerprint, {stage: number}, {id_column: row_id}))
+            elif source_id in ancestors:
+                above = ancestors[source_id]
+                places = {stage: number, **above.places}
+                lines.append(Line(row_id, fingerprint, places, {**above.keys, id_column: row_id}))
+        return lines
+
+    def _done_rows(self, stage: str) -> tuple[str, list[tuple[int, str, str, str]]]:
+        try:
+            id_column, columns, table = read_ids(self._run, stage)
+        except MissingFileError as error:
+            raise ConfigError(f"stage {stage} has not finished in {self._run.url}: run it first") from error
+        self.columns[stage] = columns
+        values = (table.column(name).to_pylist() for name in (id_column, "source_id", "fingerprint", "status"))
+        rows = enumerate(zip(*values, strict=True))
+        return id_column, [(number, *ids) for number, (*ids, status) in rows if status == DONE]
+
+
 def plan_stage(run: Store, stage: Stage) -> Requests:
     """What a stage is asked for, from the manifests of the stages before it.
 
@@ -66,33 +117,9 @@ def plan_stage(run: Store, stage: Stage) -> Requests:
     Raises:
         ConfigError: the stage requires a column that no stage before it makes, or a stage before it has not run.
     """
-    lines_by_kind = [_combined_lines(run, stages) for stages in STEPS[stage.name]]
-    columns = {name: set(read_schema(run, manifest_path(name)).names) for name in _ancestors(stage.name)}
-    return _requests(stage, lines_by_kind, columns)
-
-
-def finished_lines(run: Store, stage: str) -> list[Line]:
-    """The rows of a stage that are done, with their ancestors; rows whose ancestors are gone are left out."""
-    parents = PARENT.get(stage)
-    ancestors = {line.row_id: line for line in _combined_lines(run, parents)} if parents else None
-    lines = []
-    for number, row_id, source_id, fingerprint, id_column in _done_rows(run, stage):
-        if ancestors is None:
-            lines.append(Line(row_id, fingerprint, {stage: number}, {id_column: row_id}))
-        elif source_id in ancestors:
-            above = ancestors[source_id]
-            places = {stage: number, **above.places}
-            lines.append(Line(row_id, fingerprint, places, {**above.keys, id_column: row_id}))
-    return lines
-
-
-def _combined_lines(run: Store, stages: Sequence[str]) -> list[Line]:
-    """Each row of the first stage with each row of the next, and so on."""
-    combined = finished_lines(run, stages[0])
-    for stage in stages[1:]:
-        others = finished_lines(run, stage)
-        combined = [_combine(line, other) for line in combined for other in others]
-    return combined
+    lineage = Lineage(run)
+    lines_by_kind = [lineage.combined(stages) for stages in STEPS[stage.name]]
+    return _requests(stage, lines_by_kind, lineage.columns)
 
 
 def _combine(line: Line, other: Line) -> Line:
@@ -102,30 +129,6 @@ def _combine(line: Line, other: Line) -> Line:
         places={**line.places, **other.places},
         keys={**line.keys, **other.keys},
     )
-
-
-def _done_rows(run: Store, stage: str) -> Iterator[tuple[int, str, str, str, str]]:
-    path = manifest_path(stage)
-    if not run.exists(path):
-        raise ConfigError(f"stage {stage} has not finished in {run.url}: run it first")
-    id_column = (read_schema(run, path).metadata or {})[b"galatea.id_column"].decode()
-    table = read_table(run, path, [id_column, "source_id", "fingerprint", "status"])
-    names = (id_column, "source_id", "fingerprint", "status")
-    columns = (table.column(name).to_pylist() for name in names)
-    for number, (row_id, source_id, fingerprint, status) in enumerate(zip(*columns, strict=True)):
-        if status == DONE:
-            yield number, row_id, source_id, fingerprint, id_column
-
-
-def _ancestors(stage: str) -> list[str]:
-    found: list[str] = []
-    queue = [name for stages in STEPS.get(stage, ()) for name in stages]
-    while queue:
-        name = queue.pop(0)
-        if name not in found:
-            found.append(name)
-            queue += PARENT.get(name, ())
-    return found
 
 
 def _requests(stage: Stage, lines_by_kind: Sequence[Sequence[Line]], columns: Mapping[str, set[str]]) -> Requests:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -11,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from galatea.errors import StorageError
+from pipeline.manifest import damaged
 from pipeline.storage import Store
 
 _Value = TypeVar("_Value")
+_MAX_OPEN_FILES = 16
 
 
 class BoundedCache(Generic[_Value]):
@@ -45,7 +49,7 @@ class RowReader:
     def __init__(self, store: Store, max_cached_bytes: int = 128 << 20) -> None:
         self._store = store
         self._groups: BoundedCache[pa.Table] = BoundedCache(max_cached_bytes, lambda table: int(table.nbytes))
-        self._starts: dict[str, np.ndarray] = {}
+        self._opened: OrderedDict[str, _OpenFile] = OrderedDict()
 
     def take(self, path: str, rows: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
         """Rows of a file in the order asked for.
@@ -54,7 +58,7 @@ class RowReader:
             MissingFileError: there is no such file.
             StorageError: it is damaged, or has no such row.
         """
-        starts = self._row_group_starts(path)
+        starts = self._open(path).starts
         parts = []
         for row in rows:
             group = int(np.searchsorted(starts, row, side="right")) - 1
@@ -65,26 +69,37 @@ class RowReader:
             parts.append(table.slice(offset, 1))
         return pa.concat_tables(parts).combine_chunks()
 
-    def _row_group_starts(self, path: str) -> np.ndarray:
-        if path not in self._starts:
-            with self._store.reading(path) as raw:
-                metadata = _open(raw, self._store.locate(path)).metadata
-                sizes = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
-            self._starts[path] = np.cumsum([0, *sizes[:-1]])
-        return self._starts[path]
+    def close(self) -> None:
+        """Close the files."""
+        while self._opened:
+            self._opened.popitem()[1].stack.close()
 
     def _row_group(self, path: str, group: int, columns: Sequence[str] | None) -> pa.Table:
-        def read() -> pa.Table:
-            with self._store.reading(path) as raw:
-                return _open(raw, self._store.locate(path)).read_row_group(group, columns=columns)
+        key = (f"{path}?{','.join(columns or ())}", group)
+        return self._groups.get(key, lambda: self._open(path).file.read_row_group(group, columns=columns))
 
-        return self._groups.get((f"{path}?{','.join(columns or ())}", group), read)
+    def _open(self, path: str) -> _OpenFile:
+        if path in self._opened:
+            self._opened.move_to_end(path)
+            return self._opened[path]
+        with ExitStack() as stack:
+            raw = stack.enter_context(self._store.reading(path))
+            try:
+                file = pq.ParquetFile(raw)
+            except pa.ArrowInvalid as error:
+                raise damaged(self._store.locate(path), error) from error
+            sizes = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+            starts = np.cumsum([0, *sizes[:-1]])
+            self._opened[path] = _OpenFile(file, starts, stack.pop_all())
+        if len(self._opened) > _MAX_OPEN_FILES:
+            self._opened.popitem(last=False)[1].stack.close()
+        return self._opened[path]
 
 
-def _open(raw: object, url: str) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(raw)
-    except pa.ArrowInvalid as error:
-        raise StorageError(
-            f"{url} is damaged ({error}). Delete it: its rows are computed again on the next run"
-        ) from error
+@dataclass(frozen=True)
+class _OpenFile:
+    file: pq.ParquetFile
+    starts: np.ndarray
+    """Number of the first row of each row group."""
+    stack: ExitStack
+    """Closes the file."""

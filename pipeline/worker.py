@@ -190,7 +190,8 @@ class Worker:
 
     def close(self) -> None:
         """Give up what was prefetched."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._loader.close()
 
     def _process(self, records: Sequence[Record]) -> list[_Outcome]:
         """Run the stage; where it fails on many records, on fewer, until each one that fails is alone."""
