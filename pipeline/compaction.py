@@ -29,7 +29,8 @@ from pipeline.manifest import (
     write_table,
 )
 from pipeline.rows import RowReader
-from pipeline.storage import MissingFileError, Store
+from pipeline.storage import Store
+from pipeline.storage_errors import MissingFileError
 from stages.base import Kind
 
 _NOT_SUMMARISED = {column.name for column in BOOKKEEPING} - {"run_seconds"}

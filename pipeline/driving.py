@@ -10,7 +10,8 @@ from typing import Any
 from galatea.errors import ConfigError
 from pipeline.fingerprint import digest
 from pipeline.requests import Request, Requests
-from pipeline.storage import AccessError, MissingFileError, read_uri
+from pipeline.storage import read_uri
+from pipeline.storage_errors import AccessError, MissingFileError
 
 
 @dataclass(frozen=True)

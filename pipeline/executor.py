@@ -16,7 +16,8 @@ import torch
 
 from galatea.errors import ConfigError, GalateaError
 from pipeline.settings import ExecutorConfig
-from pipeline.worker import Batch, BatchReport, Worker, WorkerTask
+from pipeline.worker import Worker
+from pipeline.worker_task import Batch, BatchReport, WorkerTask
 
 _log = logging.getLogger(__name__)
 OnReport = Callable[[BatchReport], None]

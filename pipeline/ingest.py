@@ -27,8 +27,9 @@ from pipeline.journal import JournalLimits, JournalWriter, shard_paths
 from pipeline.manifest import DONE, REJECTED, build_schema, manifest_path, read_table, to_rows, to_table
 from pipeline.run_stage import OnProgress, StageSummary, Tally
 from pipeline.settings import StorageConfig
-from pipeline.storage import AccessError, MissingFileError, Store
-from pipeline.worker import BatchReport
+from pipeline.storage import Store
+from pipeline.storage_errors import AccessError, MissingFileError
+from pipeline.worker_task import BatchReport
 from stages.base import Column, Kind
 
 STAGE = "ingest"

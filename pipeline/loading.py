@@ -9,7 +9,8 @@ from galatea.errors import InputError, RecordError
 from pipeline.manifest import columns_of, to_rows
 from pipeline.requests import Join, Request
 from pipeline.rows import BoundedCache, RowReader
-from pipeline.storage import AccessError, MissingFileError, Store, read_uri
+from pipeline.storage import Store, read_uri
+from pipeline.storage_errors import AccessError, MissingFileError
 from stages.base import Kind, Record
 
 

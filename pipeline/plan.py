@@ -15,7 +15,8 @@ from galatea.errors import ConfigError
 from pipeline.fingerprint import digest
 from pipeline.manifest import DONE, manifest_path, read_ids
 from pipeline.requests import Join, Request, Requests
-from pipeline.storage import MissingFileError, Store
+from pipeline.storage import Store
+from pipeline.storage_errors import MissingFileError
 from stages.base import Stage
 
 STEPS: Mapping[str, tuple[tuple[str, ...], ...]] = {

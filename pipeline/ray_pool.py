@@ -8,27 +8,26 @@ there go back into the queue.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
 from galatea.errors import ConfigError, RunError
-from pipeline.executor import OnReport, StopSignal, choose_device, worker_name
+from pipeline.executor import OnReport, StopSignal, worker_name
 from pipeline.journal import read_keys, shard_paths
 from pipeline.manifest import DONE
+from pipeline.ray_actors import IdleActors, granted_resources, num_actors_that_fit
 from pipeline.settings import ExecutorConfig
-from pipeline.worker import Batch, BatchReport, Worker, WorkerTask
-from stages.base import Resources
+from pipeline.worker import Worker
+from pipeline.worker_task import Batch, BatchReport, WorkerTask
 
 _log = logging.getLogger(__name__)
 _DEATHS = (RayActorError, WorkerCrashedError, OutOfMemoryError)
@@ -45,35 +44,6 @@ class WorkersDieError(RunError):
     """Workers keep dying, and not because of single records."""
 
     code = "workers_die"
-
-
-class StageActor:
-    """A process of its own for a worker. It serves one stage after the other, as starting a process takes seconds."""
-
-    def __init__(self, resources: Resources) -> None:
-        torch.set_num_threads(max(1, int(resources.num_cpus)))
-        self._has_gpu = resources.num_gpus > 0
-
-    def setup(self, task: WorkerTask, name: str, device: str) -> None:
-        """Become the worker of a stage and load its models."""
-        self._worker = Worker(task, name)
-        self._worker.setup(choose_device(device, is_gpu_granted=self._has_gpu))
-
-    def release(self) -> None:
-        """Forget the stage and its models."""
-        self._worker.close()
-        del self._worker
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-    def prefetch(self, batch: Batch) -> None:
-        """Begin to read a batch while another one is computed."""
-        self._worker.prefetch(batch)
-
-    def run(self, batch: Batch) -> BatchReport:
-        """Process a batch and publish its rows."""
-        return self._worker.run(batch)
 
 
 @dataclass
@@ -113,42 +83,6 @@ class RayExecutor:
     def close(self) -> None:
         """See Executor."""
         self._idle.clear()
-
-
-class IdleActors:
-    """Actors without a stage, all of the same resources."""
-
-    def __init__(self) -> None:
-        self._resources = Resources()
-        self._actors: list[Any] = []
-
-    def take(self, resources: Resources) -> Any:
-        """An idle actor with these resources, or a new one; idle ones with others give theirs back."""
-        if self._resources != resources:
-            self.clear()
-            self._resources = resources
-        if self._actors:
-            return self._actors.pop()
-        remote: Any = ray.remote  # Its annotations know no concurrency groups.
-        actor_class = remote(
-            max_restarts=0,
-            max_task_retries=0,
-            concurrency_groups={"reading": 1},
-            num_cpus=resources.num_cpus,
-            num_gpus=resources.num_gpus,
-        )(StageActor)
-        return actor_class.remote(resources)
-
-    def give(self, actor: Any) -> None:
-        """Take back an actor whose stage has ended well."""
-        actor.release.remote()
-        self._actors.append(actor)
-
-    def clear(self) -> None:
-        """End all idle actors."""
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors = []
 
 
 def start_ray(options: ExecutorConfig) -> None:
@@ -329,19 +263,6 @@ class _Pool:
             raise WorkersDieError(
                 f"stage {stage}: {self._num_deaths} workers died (executor.max_restarts); the last one: {cause}"
             )
-
-
-def granted_resources(wanted: Resources, cluster: Mapping[str, float], device: str) -> Resources:
-    """What an actor asks for: GPUs only where there are some, and no more CPUs than there are on a small machine."""
-    use_gpu = device != "cpu" and cluster.get("GPU", 0) > 0
-    num_cpus = min(wanted.num_cpus, cluster.get("CPU", wanted.num_cpus))
-    return Resources(num_cpus=num_cpus, num_gpus=wanted.num_gpus if use_gpu else 0.0)
-
-
-def num_actors_that_fit(resources: Resources, cluster: Mapping[str, float]) -> int:
-    """How many actors the cluster has room for, one at least."""
-    pairs = ((resources.num_cpus, cluster.get("CPU", 0)), (resources.num_gpus, cluster.get("GPU", 0)))
-    return max(1, min((int(there / wanted) for wanted, there in pairs if wanted > 0), default=1))
 
 
 def _cause_of_death(error: Exception) -> str:

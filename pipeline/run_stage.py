@@ -19,7 +19,7 @@ from pipeline.manifest import DONE, manifest_path
 from pipeline.requests import Request, Requests
 from pipeline.settings import ExecutorConfig
 from pipeline.storage import Store
-from pipeline.worker import Batch, BatchReport, WorkerTask
+from pipeline.worker_task import Batch, BatchReport, WorkerTask
 from stages.base import Stage
 
 _log = logging.getLogger(__name__)

@@ -7,11 +7,9 @@ already; any other file system gets a temporary name and a move.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import random
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -24,35 +22,16 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from galatea.errors import StorageError
+from pipeline.storage_errors import explain, is_transient, network_errors
 
 _log = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
 
 _LOCAL = {"file", "local"}
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss"}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_TRANSIENT = {errno.ETIMEDOUT, errno.ECONNRESET, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.EIO, errno.ENETUNREACH}
 _ATTEMPTS = 4
 _FIRST_WAIT_SECONDS = 0.2
 _TEMPORARY_SUFFIX = ".tmp"
-
-
-class MissingFileError(StorageError):
-    """There is no such file, folder or bucket."""
-
-    code = "missing_file"
-
-
-class AccessError(StorageError):
-    """The credentials or permissions do not allow it."""
-
-    code = "access_denied"
-
-
-class FullDiskError(StorageError):
-    """No space is left (disk, quota or file size limit)."""
-
-    code = "disk_full"
 
 
 @dataclass(frozen=True)
@@ -102,8 +81,8 @@ class Store:
             fs, full = self._resolve(path)
             with fs.open(full, "rb") as file:
                 yield file
-        except _network_errors() as error:
-            raise _explain(error, "read", self.locate(path)) from error
+        except network_errors() as error:
+            raise explain(error, "read", self.locate(path)) from error
 
     def write(self, path: str, data: bytes) -> None:
         """Publish a file: readers see the old content or the new, never a part.
@@ -130,8 +109,8 @@ class Store:
             opened = _uploaded(fs, full) if _protocol(fs) in _OBJECT_STORES else _renamed(fs, full)
             with opened as file:
                 yield file
-        except _network_errors() as error:
-            raise _explain(error, "write", self.locate(path)) from error
+        except network_errors() as error:
+            raise explain(error, "write", self.locate(path)) from error
 
     def exists(self, path: str) -> bool:
         """Whether a file is there."""
@@ -217,9 +196,9 @@ class Store:
         for left in reversed(range(_ATTEMPTS)):
             try:
                 return call(*self._resolve(path))
-            except _network_errors() as error:
-                if left == 0 or not _is_transient(error):
-                    raise _explain(error, action, self.locate(path)) from error
+            except network_errors() as error:
+                if left == 0 or not is_transient(error):
+                    raise explain(error, action, self.locate(path)) from error
                 _log.warning("%s %s: %s; trying again", action, self.locate(path), error)
             time.sleep(wait * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
             wait *= 4
@@ -295,43 +274,6 @@ def _uploaded(fs: AbstractFileSystem, full: str) -> Iterator[BinaryIO]:
             file.commit()
         else:
             file.discard()
-
-
-def _network_errors() -> tuple[type[BaseException], ...]:
-    """What storage can raise; client libraries that are not loaded cannot have raised."""
-    errors: list[type[BaseException]] = [OSError]
-    if "botocore.exceptions" in sys.modules:
-        botocore = sys.modules["botocore.exceptions"]
-        errors += [botocore.BotoCoreError, botocore.ClientError]
-    if "aiohttp" in sys.modules:
-        errors.append(sys.modules["aiohttp"].ClientError)
-    return tuple(errors)
-
-
-def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        is_refusal = isinstance(error, FileNotFoundError | PermissionError)
-        return not is_refusal and (isinstance(error, ConnectionError | TimeoutError) or error.errno in _TRANSIENT)
-    return type(error).__name__ not in {
-        "NoCredentialsError",
-        "PartialCredentialsError",
-        "ClientError",
-        "ParamValidationError",
-    }
-
-
-def _explain(error: BaseException, action: str, url: str) -> StorageError:
-    what = f"cannot {action} {url}"
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return FullDiskError(
-            f"{what}: no space is left ({error.strerror or error}). "
-            "What was written before is intact: free some space and run again to continue"
-        )
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return MissingFileError(f"{what}: no such file, folder or bucket")
-    if isinstance(error, PermissionError) or type(error).__name__ in {"NoCredentialsError", "PartialCredentialsError"}:
-        return AccessError(f"{what}: access denied ({error}). Check the permissions, or the storage credentials")
-    return StorageError(f"{what}: {type(error).__name__}: {error}")
 
 
 def _is_hidden(path: str) -> bool:

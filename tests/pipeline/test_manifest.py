@@ -20,7 +20,8 @@ from pipeline.manifest import (
     to_table,
     write_table,
 )
-from pipeline.storage import MissingFileError, Store
+from pipeline.storage import Store
+from pipeline.storage_errors import MissingFileError
 from stages.base import Column, Kind
 
 COLUMNS = (

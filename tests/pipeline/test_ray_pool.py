@@ -4,7 +4,7 @@ import pytest
 
 from galatea.errors import ConfigError, WeightsError
 from pipeline.manifest import read_rows
-from pipeline.ray_pool import granted_resources, num_actors_that_fit
+from pipeline.ray_actors import granted_resources, num_actors_that_fit
 from pipeline.requests import Requests
 from pipeline.run import run
 from pipeline.run_stage import run_stage

@@ -11,7 +11,8 @@ from moto.server import ThreadedMotoServer
 from pipeline.manifest import read_rows
 from pipeline.run import run
 from pipeline.settings import ExecutorConfig
-from pipeline.storage import AccessError, MissingFileError, Store
+from pipeline.storage import Store
+from pipeline.storage_errors import AccessError, MissingFileError
 from tests.pipeline.comparing import comparable_rows
 from tests.pipeline.small_chain import CHAIN, plan_chain, write_photos
 

@@ -11,7 +11,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from galatea.errors import StorageError
 from pipeline import storage
-from pipeline.storage import AccessError, FullDiskError, MissingFileError, Store
+from pipeline.storage import Store
+from pipeline.storage_errors import AccessError, FullDiskError, MissingFileError
 
 
 class FlakyFileSystem(LocalFileSystem):
@@ -115,7 +116,8 @@ def test_a_full_disk_is_told_and_what_was_there_is_kept(number: int, tmp_path: P
 def test_a_limit_of_the_system_is_a_full_disk(tmp_path: Path) -> None:
     script = (
         "import resource, sys\n"
-        "from pipeline.storage import FullDiskError, Store\n"
+        "from pipeline.storage import Store\n"
+        "from pipeline.storage_errors import FullDiskError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         f"store = Store({str(tmp_path)!r})\n"
         "store.write('small', b'x' * 900)\n"
