@@ -109,8 +109,8 @@ class Rendering:
     """A rendered view.
 
     A plain generator composites its colours onto black (white with `white_back`): (image_raw + 1) / 2 is the sum of
-    weight times colour. An anchored generator's colours are not premultiplied: they are the head's own, to be put on any
-    background with `image_alpha`.
+    weight times colour. An anchored generator's colours are not premultiplied: they are the head's own, to be put on
+    any background with `image_alpha`.
 
     Attributes:
         image: final image, (batch, 3, S, S), about [-1,1].
