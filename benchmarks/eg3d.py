@@ -1,6 +1,6 @@
 """Volume rendering of EG3D at full plane size: a plain transcription of the formulas against `galatea.eg3d`.
 
-`python -m benchmarks.eg3d [--resolution 64] [--repeats 3]`. Both sides run in one process, get the same random planes and
+`python -m benchmarks.eg3d [--resolution 64] [--repeats 3]`. Both sides run in one process, get the same planes and
 decoder, and must give the same numbers. The time is processor time of one thread, so that other work on the machine
 disturbs little; the best of the repeats counts, sides take turns.
 """

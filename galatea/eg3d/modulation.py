@@ -24,12 +24,6 @@ def fir_filter() -> Float[Tensor, "4 4"]:
     return kernel / kernel.sum()
 
 
-def _blur(x: Float[Tensor, "batch channels height width"], kernel: Float[Tensor, "4 4"]) -> Tensor:
-    """Filter every channel, padding one zero on each side; the result is one pixel smaller on each axis."""
-    channels = x.shape[1]
-    return F.conv2d(x, kernel.to(x.dtype).expand(channels, 1, 4, 4), padding=1, groups=channels)
-
-
 def upsample_2x(
     image: Float[Tensor, "batch channels height width"], kernel: Float[Tensor, "4 4"]
 ) -> Float[Tensor, "batch channels 2*height 2*width"]:
@@ -39,49 +33,62 @@ def upsample_2x(
     return F.conv_transpose2d(image, weight, stride=2, padding=1, groups=channels)
 
 
-def demodulation(
-    weight: Float[Tensor, "*batch out_channels in_channels k k"], styles: Float[Tensor, "batch in_channels"]
-) -> Float[Tensor, "batch out_channels"]:
-    """Return the factors that give every output channel unit variance (StyleGAN2, equation 3)."""
-    energy = weight.square().sum(dim=(-1, -2))
-    if weight.ndim == 4:
-        return (styles.square() @ energy.t() + DEMODULATION_EPS).rsqrt()
-    return (torch.einsum("bi,boi->bo", styles.square(), energy) + DEMODULATION_EPS).rsqrt()
-
-
 def modulated_conv2d(
     x: Float[Tensor, "batch in_channels height width"],
     weight: Float[Tensor, "*batch out_channels in_channels k k"],
     styles: Float[Tensor, "batch in_channels"],
+    bias: Float[Tensor, "*batch out_channels"],
     *,
     is_demodulated: bool = True,
     upsampling_kernel: Float[Tensor, "4 4"] | None = None,
+    gain: float = 1.0,
 ) -> Float[Tensor, "batch out_channels out_height out_width"]:
-    """Convolve with weights that are scaled by the style of each sample.
+    """Convolve with weights that are scaled by the style of each sample, times `gain`, plus `bias`.
 
-    The scaling is applied to the activations, not to the weights (equal up to rounding), so that one convolution serves
-    the batch; where every sample has weights of its own (a tuned generator per identity) it is one grouped convolution.
+    A single sample, or samples with weights of their own (a tuned generator per identity), scale the weights:
+    activations are then written once. A batch with shared weights scales the activations instead, equal up to rounding, so that one
+    convolution serves it.
 
     Args:
         x: input activations.
         weight: shared weights, or one set per sample with a leading batch axis.
         styles: scale of each input channel.
-        is_demodulated: scale the output back to unit variance.
+        bias: added after the gain; may have a leading batch axis, too.
+        is_demodulated: scale the output back to unit variance (StyleGAN2, equation 3).
         upsampling_kernel: double the resolution with this low-pass; None keeps it.
+        gain: factor of the output before the bias.
     """
-    batch, in_channels = x.shape[:2]
-    x = x * styles[:, :, None, None]
-    groups = 1
-    if weight.ndim == 5:
-        groups = batch
-        x = x.reshape(1, batch * in_channels, *x.shape[2:])
+    batch = x.shape[0]
+    if weight.ndim == 4 and batch > 1:
+        y = _convolve(x * styles[:, :, None, None], weight, None, upsampling_kernel)
+        scale = styles.new_full((1, weight.shape[0]), gain)
+        if is_demodulated:
+            energy = weight.square().sum(dim=(2, 3))
+            scale = gain * (styles.square() @ energy.t() + DEMODULATION_EPS).rsqrt()
+        return torch.addcmul(bias.reshape(-1, weight.shape[0], 1, 1), y, scale[:, :, None, None])
+    scaled = weight * styles[:, None, :, None, None]
+    if is_demodulated:
+        scaled = scaled * (scaled.square().sum(dim=(2, 3, 4), keepdim=True) + DEMODULATION_EPS).rsqrt()
+    out_channels = scaled.shape[1]
+    flat_bias = bias.expand(batch, out_channels).reshape(-1)
+    y = _convolve(x.reshape(1, -1, *x.shape[2:]), scaled * gain, flat_bias, upsampling_kernel)
+    return y.reshape(batch, out_channels, *y.shape[2:])
+
+
+def _convolve(
+    x: Float[Tensor, "batch channels height width"],
+    weight: Float[Tensor, "*groups out_channels in_channels k k"],
+    bias: Float[Tensor, "all_out_channels"] | None,
+    upsampling_kernel: Float[Tensor, "4 4"] | None,
+) -> Float[Tensor, "batch all_out_channels out_height out_width"]:
+    """Convolve, one group per entry of a leading axis of `weight`; with a kernel, double the size and low-pass."""
+    groups = 1 if weight.ndim == 4 else weight.shape[0]
     if upsampling_kernel is None:
-        y = F.conv2d(x, weight.flatten(0, -4), padding=weight.shape[-1] // 2, groups=groups)
-    else:
-        y = F.conv_transpose2d(x, weight.transpose(-4, -3).flatten(0, -4), stride=2, groups=groups)
-        y = _blur(y, upsampling_kernel * 4.0)
-    y = y.reshape(batch, -1, *y.shape[2:])
-    return y * demodulation(weight, styles)[:, :, None, None] if is_demodulated else y
+        return F.conv2d(x, weight.flatten(0, -4), bias, padding=weight.shape[-1] // 2, groups=groups)
+    y = F.conv_transpose2d(x, weight.transpose(-4, -3).flatten(0, -4), stride=2, groups=groups)
+    # Padded by one zero on each side; the result is one pixel smaller than what the transposed convolution gave.
+    kernel = (upsampling_kernel * 4.0).to(y.dtype).expand(y.shape[1], 1, 4, 4)
+    return F.conv2d(y, kernel, bias, padding=1, groups=y.shape[1])
 
 
 def pixel_noise(

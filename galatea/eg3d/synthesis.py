@@ -51,17 +51,21 @@ class SynthesisLayer(nn.Module):
         w: Float[Tensor, "batch w_dim"],
         noise_mode: NoiseMode = "const",
         generator: torch.Generator | None = None,
-        gain: float = 1.0,
     ) -> Float[Tensor, "batch out_channels out_height out_width"]:
-        """Apply the layer; `gain` scales output and clamp."""
+        """Apply the layer.
+
+        The activation's gain is applied before it, to weights, noise and bias (the same, as it is positive): so
+        activations are written once, and changed in place afterwards.
+        """
         kernel = self.resample_filter if self.is_upsampling else None
-        y = modulated_conv2d(x, self.weight, self.affine(w), upsampling_kernel=kernel)
+        y = modulated_conv2d(
+            x, self.weight, self.affine(w), self.bias * LRELU_GAIN, upsampling_kernel=kernel, gain=LRELU_GAIN
+        )
         noise = pixel_noise(noise_mode, self.noise_const, y.shape[0], generator)
         if noise is not None:
-            y = y + noise * self.noise_strength
-        y = y + self.bias.reshape(-1, y.shape[1], 1, 1)
-        y = F.leaky_relu(y, LRELU_SLOPE) * (LRELU_GAIN * gain)
-        return y if self.conv_clamp is None else y.clamp(-self.conv_clamp * gain, self.conv_clamp * gain)
+            y = y.add_(noise * (self.noise_strength * LRELU_GAIN))
+        y = F.leaky_relu_(y, LRELU_SLOPE)
+        return y if self.conv_clamp is None else y.clamp(-self.conv_clamp, self.conv_clamp)
 
 
 class ToRGBLayer(nn.Module):
@@ -79,8 +83,8 @@ class ToRGBLayer(nn.Module):
         self, x: Float[Tensor, "batch in_channels height width"], w: Float[Tensor, "batch w_dim"]
     ) -> Float[Tensor, "batch img_channels height width"]:
         """Return this resolution's contribution to the image."""
-        y = modulated_conv2d(x, self.weight, self.affine(w) * self.weight_gain, is_demodulated=False)
-        y = y + self.bias.reshape(-1, y.shape[1], 1, 1)
+        styles = self.affine(w) * self.weight_gain
+        y = modulated_conv2d(x, self.weight, styles, self.bias, is_demodulated=False)
         return y if self.conv_clamp is None else y.clamp(-self.conv_clamp, self.conv_clamp)
 
 

@@ -48,29 +48,32 @@ def drawn() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     )
 
 
-def test_modulated_convolution_follows_its_definition(drawn) -> None:
-    x, weight, styles = drawn
-    torch.testing.assert_close(
-        modulated_conv2d(x, weight, styles), plain_modulated(x, weight, styles), atol=1e-5, rtol=1e-4
-    )
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("kernel", [None, fir_filter()], ids=["same size", "doubled"])
+def test_modulated_convolution_follows_its_definition(drawn, batch, kernel) -> None:
+    x, weight, styles = drawn[0][:batch], drawn[1], drawn[2][:batch]
+    bias = torch.arange(7.0)
+    found = modulated_conv2d(x, weight, styles, bias, upsampling_kernel=kernel, gain=1.5)
+    expected = plain_modulated(x, weight, styles, is_upsampling=kernel is not None)
+    torch.testing.assert_close(found, expected * 1.5 + bias[:, None, None], atol=1e-5, rtol=1e-4)
 
 
-def test_upsampling_convolution_follows_its_definition(drawn) -> None:
-    x, weight, styles = drawn
-    found = modulated_conv2d(x, weight, styles, upsampling_kernel=fir_filter())
-    expected = plain_modulated(x, weight, styles, is_upsampling=True)
-    assert found.shape == (2, 7, 12, 12)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_without_demodulation_styles_only_scale(drawn, batch) -> None:
+    x, weight, styles = drawn[0][:batch], drawn[1], drawn[2][:batch]
+    found = modulated_conv2d(x, weight, styles, torch.zeros(7), is_demodulated=False)
+    expected = F.conv2d(x * styles[:, :, None, None], weight, padding=1)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kernel", [None, fir_filter()], ids=["same size", "doubled"])
 def test_every_sample_may_have_weights_of_its_own(drawn, kernel) -> None:
     x, weight, styles = drawn
     other = weight.roll(1, 0) * 0.5
-    found = modulated_conv2d(x, torch.stack([weight, other]), styles, upsampling_kernel=kernel)
+    found = modulated_conv2d(x, torch.stack([weight, other]), styles, torch.ones(2, 7), upsampling_kernel=kernel)
     expected = torch.cat(
         [
-            modulated_conv2d(x[i : i + 1], w, styles[i : i + 1], upsampling_kernel=kernel)
+            modulated_conv2d(x[i : i + 1], w, styles[i : i + 1], torch.ones(7), upsampling_kernel=kernel)
             for i, w in enumerate((weight, other))
         ]
     )
@@ -85,7 +88,7 @@ def test_demodulated_output_has_unit_variance() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 64, 32, 32, generator=generator)
     styles = torch.rand(1, 64, generator=generator) * 3
-    y = modulated_conv2d(x, torch.randn(64, 64, 3, 3, generator=generator), styles)
+    y = modulated_conv2d(x, torch.randn(64, 64, 3, 3, generator=generator), styles, torch.zeros(64))
     assert float(y.std()) == pytest.approx(1.0, abs=0.05)
 
 
