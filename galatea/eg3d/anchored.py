@@ -1,9 +1,10 @@
-"""The anchored generator: tri-planes painted through the expressed head mesh (Sun et al. 2023, Next3D, arXiv 2211.11208).
+"""The anchored generator: tri-planes painted through the expressed head mesh.
 
-`w` paints a neural texture in the head's UV space and static planes for hair; identity and expression move the mesh, whose
-orthographic casts carry the texture into the planes. Expression is therefore exact by construction, and a photo's texture,
-once lifted into the UV space, moves with it. Where we differ from Next3D: the planes keep the mesh's depth, so that the
-decoder reads signed distances; static planes are aligned to the skull; no second, warped feature volume.
+As in Next3D (Sun et al. 2023, arXiv 2211.11208), `w` paints a neural texture in the head's UV space and static planes
+for hair; identity and expression move the mesh, whose orthographic casts carry the texture into the planes. Expression
+is therefore exact by construction, and a photo's texture, once lifted into the UV space, moves with it. Where we differ:
+the texture's first channels are a reflectance that is lit and shown as it is, the planes keep the mesh's depth, so that
+the decoder reads signed distances, static planes are aligned to the skull, and there is no second, warped volume.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from galatea.eg3d.carry import VIEWS, MeshTopology, ViewCast, cast_views
 from galatea.eg3d.generator import Rendering
 from galatea.eg3d.lookup import read_bilinear
 from galatea.eg3d.painting import HarmonicLight, MixedMaps, SemanticMapping, resample_axes
+from galatea.eg3d.provenance import GeneratorFacts
 from galatea.eg3d.rays import Rays, camera_rays
 from galatea.eg3d.superresolution import SuperResolution, SuperResolutionSpec
 from galatea.eg3d.surface import (
@@ -33,14 +35,13 @@ from galatea.eg3d.surface import (
     composite,
     guided_depths,
 )
-from galatea.eg3d.provenance import GeneratorFacts
 from galatea.errors import ConfigError
 from galatea.morphable.head import HeadCoefficients, HeadModel
 
 _GEOMETRY_CHANNELS = 5
 """Mask, depth and normal of a cast."""
 _SKULL_HEIGHT = 0.8
-"""The upper part of the head (half boxes from the crown) that static planes are aligned to: the jaw does not move it."""
+"""The upper part of the head (half boxes from the crown) that static planes are aligned to: it ignores the jaw."""
 
 
 @dataclass(frozen=True)
@@ -163,14 +164,19 @@ class AnchoredGenerator(nn.Module):
         self.mesh = HeadModel.load("cpu") if mesh is None else mesh
         texture_basis = (config.num_texture_maps, 3, config.texture_size)
         self.texture = MixedMaps(
-            config.w_dim, config.texture_channels, config.texture_synthesis_size, config.synthesis_base, texture_basis
+            config.w_dim,
+            config.texture_channels,
+            config.texture_synthesis_size,
+            config.synthesis_base,
+            texture_basis,
+            gain=0.01,
         )
         with torch.no_grad():
             self.texture.mean.fill_(0.5)
         num_static = len(VIEWS) * config.static_channels
         static_basis = (config.num_static_maps, num_static, config.static_size)
         self.static = MixedMaps(
-            config.w_dim, num_static, config.static_synthesis_size, config.synthesis_base, static_basis
+            config.w_dim, num_static, config.static_synthesis_size, config.synthesis_base, static_basis, gain=0.3
         )
         self.light = HarmonicLight(config.w_dim)
         self.mapping_network = SemanticMapping(config.z_dim, config.w_dim, self.num_ws)
@@ -185,7 +191,7 @@ class AnchoredGenerator(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AnchoredGenerator:
         """Move the head model along with the weights; its type stays."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         device = self.template_skull.device
         if self.mesh.faces.device != device:
             self.mesh = HeadModel(**{f.name: getattr(self.mesh, f.name).to(device) for f in fields(self.mesh)})
@@ -272,7 +278,7 @@ class AnchoredGenerator(nn.Module):
         return torch.cat([self.w_avg.lerp(ws[:, :cutoff], truncation_psi), ws[:, cutoff:]], dim=1)
 
     def use_plane_size(self, size: int) -> None:
-        """Cast and paint planes of another size from now on (training starts with small ones); no weight depends on it."""
+        """Cast and paint planes of another size from now on (training starts with small ones); no weight changes."""
         self.config = replace(self.config, plane_size=size)
 
     def cast(self, head: HeadCoefficients) -> HeadCast:

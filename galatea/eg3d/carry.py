@@ -1,8 +1,8 @@
-"""Carrying the expressed head mesh onto the tri-planes: orthographic z-buffers of a triangle mesh, batched, in plain torch.
+"""Carrying the expressed head mesh onto the planes: orthographic z-buffers of a triangle mesh, batched, in plain torch.
 
-A cast looks along one axis of the plane box and keeps, for every plane texel, the outermost triangle. Neural textures are
-then sampled at the texel's UV; depth and normal become plane features, from which the decoder reads signed distances to the
-mesh (Sun et al. 2023, Next3D, rasterise textures the same way; keeping depth as a feature is ours).
+A cast looks along one axis of the plane box and keeps, for every plane texel, the outermost triangle. Neural textures
+are then sampled at the texel's UV; depth and normal become plane features, from which the decoder reads signed
+distances to the mesh (Sun et al. 2023, Next3D, rasterise textures the same way; depth as a feature is ours).
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def _splat(
     column = low[:, 0, None, None] + step
     row = low[:, 1, None, None] + step[:, None]
     weights = barycentric(corners[:, None, None], column.to(corners.dtype), row.to(corners.dtype))
-    inside = (torch.stack(torch.broadcast_tensors(*weights)).amin(0) >= -1e-6) & (column < columns) & (row < rows)
+    inside = (torch.stack(weights).amin(0) >= -1e-6) & (column < columns) & (row < rows)
     depth = sum(weight * corner_depth[:, i, None, None] for i, weight in enumerate(weights))
     quantised = ((torch.as_tensor(depth) + 1.5) * (_DEPTH_STEPS / 3)).long().clamp(0, _DEPTH_STEPS - 1)
     key = (quantised << _TRIANGLE_BITS) | (chosen % num_faces)[:, None, None]

@@ -15,15 +15,15 @@ from torch import Tensor
 
 
 class _WeightedRows(torch.autograd.Function):
-    """Weighted sum of four rows; torch's own gradient of `embedding_bag` sorts all indices, which costs more than the read."""
+    """Weighted sum of four rows; torch's own gradient of `embedding_bag` sorts all indices, which costs far more."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, texels: Tensor, weights: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, table: Tensor, texels: Tensor, weights: Tensor) -> Tensor:
         ctx.save_for_backward(table, texels, weights)
         return F.embedding_bag(texels, table, per_sample_weights=weights, mode="sum")
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         table, texels, weights = ctx.saved_tensors
         of_table = of_weights = None
         if ctx.needs_input_grad[0]:
@@ -58,5 +58,5 @@ def read_bilinear(
     first = (y0 * columns + x0).long() + start
     texels = torch.stack([first, first + 1, first + columns, first + columns + 1], dim=-1)
     weights = torch.stack([left * above, right * above, left * below, right * below], dim=-1)
-    read: Tensor = _WeightedRows.apply(table, texels, weights.to(table.dtype))
+    read: Tensor = _WeightedRows.apply(table, texels, weights.to(table.dtype))  # type: ignore[no-untyped-call]
     return read

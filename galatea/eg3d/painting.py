@@ -1,7 +1,7 @@
 """What paints an anchored head: a neural texture in UV space and static planes, both steered by `w`.
 
-A StyleGAN2 synthesis network gives what varies smoothly with `w`; a small basis of full-resolution maps, mixed by a linear
-read-out of `w`, gives fine detail (skin, brows, lips, eyes, hair outlines) that a small network would take long to learn.
+A StyleGAN2 synthesis network gives what varies smoothly with `w`; a small basis of full-resolution maps, mixed by a
+linear read-out of `w`, gives fine detail (skin, brows, lips, eyes, hair outlines) that a small network learns slowly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NUM_HARMONICS = 9
 
 
 class SemanticMapping(nn.Module):
-    """From a semantic code to `w`: a linear path, which keeps directions of the code straight in `w`, plus a small MLP."""
+    """From a semantic code to `w`: a linear path, which keeps the code's directions straight, plus a small MLP."""
 
     w_avg: Tensor
 
@@ -33,7 +33,7 @@ class SemanticMapping(nn.Module):
 
     def forward(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch num_ws w_dim"]:
         """Return the same `w` for every layer."""
-        w = self.direct(z) + self.fc1(self.fc0(z))
+        w: Tensor = self.direct(z) + self.fc1(self.fc0(z))
         return w[:, None].expand(-1, self.num_ws, -1)
 
 
@@ -46,10 +46,17 @@ class MixedMaps(nn.Module):
         synthesis_resolution: its size.
         channel_base: its width at resolution r is `channel_base // r`, at most 64.
         basis: (maps, channels, size) of the basis, which refines the first channels.
+        gain: of the painted channels that the basis refines, at the start.
     """
 
     def __init__(
-        self, w_dim: int, num_channels: int, synthesis_resolution: int, channel_base: int, basis: tuple[int, int, int]
+        self,
+        w_dim: int,
+        num_channels: int,
+        synthesis_resolution: int,
+        channel_base: int,
+        basis: tuple[int, int, int],
+        gain: float,
     ) -> None:
         super().__init__()
         num_maps, basis_channels, self.size = basis
@@ -57,7 +64,7 @@ class MixedMaps(nn.Module):
         self.mean = nn.Parameter(torch.zeros(basis_channels, self.size, self.size))
         self.basis = nn.Parameter(torch.randn(num_maps, basis_channels, self.size, self.size) * 0.02)
         self.coefficients = FullyConnectedLayer(w_dim, num_maps)
-        self.synthesis_gain = nn.Parameter(torch.tensor(0.1))
+        self.synthesis_gain = nn.Parameter(torch.tensor(gain))
 
     @property
     def num_ws(self) -> int:
@@ -68,9 +75,10 @@ class MixedMaps(nn.Module):
         self, ws: Float[Tensor, "batch num_ws w_dim"]
     ) -> tuple[Float[Tensor, "batch basis_channels size size"], Float[Tensor, "batch rest coarse coarse"]]:
         """Return the fine maps, and the painted channels beyond them at the size of the synthesis network."""
-        painted = self.synthesis(ws[:, :-1], "none").float() * self.synthesis_gain
+        painted = self.synthesis(ws[:, :-1], "none").float()
         num_fine = self.basis.shape[1]
-        smooth = F.interpolate(painted[:, :num_fine], (self.size, self.size), mode="bilinear", align_corners=False)
+        smooth = painted[:, :num_fine] * self.synthesis_gain
+        smooth = F.interpolate(smooth, (self.size, self.size), mode="bilinear", align_corners=False)
         # Colours would lose steps in half precision.
         with torch.autocast(ws.device.type, enabled=False):
             mix = self.coefficients(ws[:, -1].float()) @ self.basis.flatten(1)
@@ -93,7 +101,8 @@ class HarmonicLight(nn.Module):
         # Light would lose steps in half precision.
         with torch.autocast(w.device.type, enabled=False):
             light = self.read(w.float()).view(-1, NUM_HARMONICS, 3)
-            return 1.0 + (harmonics(normal).flatten(1, 2) @ light).view(normal.shape)
+            falling: Tensor = 1.0 + (harmonics(normal).flatten(1, 2) @ light).view(normal.shape)
+        return falling
 
 
 def harmonics(normal: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 9"]:

@@ -1,9 +1,9 @@
 """Volume rendering around a head surface that planes carry: point features, signed distances, guided samples.
 
-The planes of an anchored head hold, besides features, the surface's depth along their axis. A point lies inside the head
-if it lies behind the surface in every view, so the largest of the views' signed distances is a good distance to the head;
-density starts from it (VolSDF, Yariv et al. 2021, equation 2, with a logistic in place of the Laplace CDF), and ray
-samples are spent around its zero (where others spend a second pass).
+The planes of an anchored head hold, besides features, the surface's depth along their axis. A point lies inside the
+head if it lies behind the surface in every view, so the largest of the views' signed distances is a good distance to
+the head; density starts from it (VolSDF, Yariv et al. 2021, equation 2, with a logistic in place of the Laplace CDF),
+and ray samples are spent around its zero (where others spend a second pass).
 """
 
 from __future__ import annotations
@@ -235,6 +235,7 @@ class SurfaceDecoder(nn.Module):
         self.out = FullyConnectedLayer(hidden_dim, 3 + 3 + num_outputs)
         with torch.no_grad():
             self.out.weight.mul_(0.1)
+            self.out.weight[3:6] = 0
         self.log_sharpness = nn.Parameter(torch.tensor(5.0))
 
     def forward(
@@ -254,7 +255,7 @@ class SurfaceDecoder(nn.Module):
         sharpness = self.log_sharpness.exp()
         offset = 0.1 * torch.tanh(raw[..., 1])
         density = sharpness * torch.sigmoid(-(distances.amax(-1) + offset) * sharpness) + 30 * F.softplus(
-            raw[..., 2] - 5.0
+            raw[..., 2] - 6.0
         )
         return torch.cat([colour, raw[..., 6:]], dim=-1), density
 
@@ -267,7 +268,7 @@ def _channel(views: tuple[Tensor, Tensor, Tensor], index: int) -> tuple[Tensor, 
 def _surface_colour(
     views: tuple[Tensor, Tensor, Tensor], distances: Float[Tensor, "batch n 3"], fade: Float[Tensor, "batch n 1"]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mesh's colour at points, blended from the views that see it best, their nearness, and its confidence."""
+    """Return the mesh's colour at points, blended from the views that see it best, nearness, and its confidence."""
     masks = torch.stack(_channel(views, MASK), -1)
     facing = (torch.stack(_channel(views, FACING), -1) / masks.clamp_min(0.05)).clamp(0, 1)
     near = torch.exp(-(distances / 0.05).square().clamp_max(20))
