@@ -1,4 +1,4 @@
-"""Shards of synthetic heads in memory, and batches of patches cut from them with the rays that belong to their pixels."""
+"""Shards of synthetic heads in memory, and batches of patches cut from them with the rays of their pixels."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Starting point of the neural texture: the reflectance of synthetic heads, laid out in the head's atlas.
 
-MakeHuman's CC0 skins, the eyes and the clothes are brought into the atlas as the renderer of the training pictures paints
-them. Training could find all this from pictures alone; starting from it spends the compute on hair, light and lids instead.
+MakeHuman's CC0 skins, the eyes and the clothes are brought into the atlas as the renderer of the training pictures
+paints them. Training could find all this from pictures alone; starting from it spends the compute on hair and lids.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 `python -m training.train_generator --data DIR --holdout DIR --assets DIR --out DIR --minutes 60`
 
-Resumable: starting it again with the same --out goes on from the last checkpoint. The clock, not a number of steps, ends
-it: the learning rate falls over the last 40% of the minutes.
+Resumable: starting it again with the same --out goes on from the last checkpoint. The clock, not a number of steps,
+ends it: the learning rate falls over the last 40% of the minutes.
 """
 
 from __future__ import annotations

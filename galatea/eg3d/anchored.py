@@ -2,7 +2,7 @@
 
 As in Next3D (Sun et al. 2023, arXiv 2211.11208), `w` paints a neural texture in the head's UV space and static planes
 for hair; identity and expression move the mesh, whose orthographic casts carry the texture into the planes. Expression
-is therefore exact by construction, and a photo's texture, once lifted into the UV space, moves with it. Where we differ:
+is therefore exact by construction, and a photo's texture, once lifted into the UV space, moves with it. Differences:
 the texture's first channels are a reflectance that is lit and shown as it is, the planes keep the mesh's depth, so that
 the decoder reads signed distances, static planes are aligned to the skull, and there is no second, warped volume.
 """

@@ -292,6 +292,6 @@ def composite(
     alpha = 1 - torch.exp(-optical)
     before = F.pad(torch.cumsum(optical, -1)[..., :-1], (1, 0))
     weights = alpha * torch.exp(-before)
-    total = weights.sum(-1, keepdim=True)
+    total = weights.sum(-1, keepdim=True).clamp_max(1)
     depth = ((weights * depths).sum(-1, keepdim=True) + 1e-6 * ends[..., None]) / (total + 1e-6)
     return (weights[..., None, :] @ values)[..., 0, :], total, depth
