@@ -244,10 +244,10 @@ def train(rank: int, config: TrainingConfig, options: argparse.Namespace) -> Non
         terms = trainer.step(PatchSampling())
         if options.workers > 1 and trainer.steps % SYNC_STEPS == 0:
             trainer.agree()
+        if trainer.steps % 100 == 0:
+            data.refresh()
         if monitor is not None:
             monitor.after(terms)
-        elif trainer.steps % 500 == 0:
-            data.refresh()
     if monitor is not None:
         monitor.report()
 
@@ -275,7 +275,6 @@ class _Monitor:
             logger.info(" ".join(f"{k}={v:.4g}" for k, v in row.items()))
             self.sums, self.logged = {}, time.monotonic()
         if trainer.seconds - self.reported > 60 * self.every:
-            trainer.data.refresh()
             self.report()
 
     def report(self) -> None:

@@ -227,6 +227,11 @@ class AnchoredGenerator(nn.Module):
         return self.mapping_network.w_avg
 
     @property
+    def code_statistics(self) -> tuple[Float[Tensor, "z_dim"], Float[Tensor, "z_dim"]]:
+        """Mean and standard deviation of the training codes: where to start, and how far a step in a field goes."""
+        return self.mapping_network.code_mean, self.mapping_network.code_std
+
+    @property
     def neural_rendering_resolution(self) -> int:
         """Size of the volume-rendered image unless asked otherwise."""
         return self.config.neural_rendering_resolution

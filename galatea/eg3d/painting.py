@@ -22,6 +22,8 @@ class SemanticMapping(nn.Module):
     """From a semantic code to `w`: a linear path, which keeps the code's directions straight, plus a small MLP."""
 
     w_avg: Tensor
+    code_mean: Tensor
+    code_std: Tensor
 
     def __init__(self, z_dim: int, w_dim: int, num_ws: int) -> None:
         super().__init__()
@@ -30,6 +32,15 @@ class SemanticMapping(nn.Module):
         self.fc0 = FullyConnectedLayer(z_dim, w_dim, "lrelu")
         self.fc1 = FullyConnectedLayer(w_dim, w_dim)
         self.register_buffer("w_avg", torch.zeros(w_dim))
+        self.register_buffer("code_mean", torch.zeros(z_dim))
+        self.register_buffer("code_std", torch.ones(z_dim))
+
+    @torch.no_grad()
+    def measure(self, codes: Float[Tensor, "n z_dim"]) -> None:
+        """Remember mean and spread of the codes of a population, and its mean w."""
+        self.code_mean.copy_(codes.mean(0))
+        self.code_std.copy_(codes.std(0))
+        self.w_avg.copy_(self(codes)[:, 0].mean(0))
 
     def forward(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch num_ws w_dim"]:
         """Return the same `w` for every layer."""

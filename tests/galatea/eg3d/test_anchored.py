@@ -81,7 +81,7 @@ def test_an_open_mouth_changes_the_mouth_only(generator, ws, model):
     rest, opened = (generator.synthesis(ws, camera(), h) for h in (head(model), head(model, jawOpen=0.8)))
     change = (rest.image_raw - opened.image_raw).abs().sum(1)[0]
     assert change[20:].max() > 0.05
-    assert change[:8].max() < 1e-3
+    assert change[:8].max() < 0.02
 
 
 def test_planes_of_one_head_serve_many_cameras(generator, ws, model):
