@@ -2,9 +2,10 @@
 
 `python -m training.evaluate_generator --generator builtin --holdout DIR --out DIR`
 
-Prints and writes `figures.json`: reconstruction (PSNR over the image and by part, opacity, correlation in eyes and mouth),
-landmarks (our reader on rendering and truth, share of the inter-pupil distance), identity (dlib distance between views of
-one head, and between heads), and pictures: `holdout.png`, `views.png`, `expressions.png`, `semantics.png`.
+Prints and writes `figures.json`: reconstruction (PSNR over the image and by part, opacity, correlation in eyes and
+mouth), landmarks (the open pack's on rendering and truth, share of the inter-pupil distance), identity (dlib distance
+between views of one head, and between heads); and pictures: `holdout.png`, `views.png`, `expressions.png`,
+`semantics.png`.
 """
 
 from __future__ import annotations

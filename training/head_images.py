@@ -137,8 +137,9 @@ class HeadImages:
         colour, alpha, part, origins, directions = [], [], [], [], []
         side = PATCH * stride
         for state in states:
-            for view in range(num_views):
-                row = int(self.first[state] + (view + rng.integers(self.count[state])) % self.count[state])
+            start = int(rng.integers(self.count[state]))
+            for view in range(start, start + num_views):
+                row = int(self.first[state] + view % self.count[state])
                 left, top = self._place(row, side, sampling, rng)
                 window = slice(top, top + side), slice(left, left + side)
                 opacity = torch.from_numpy(self.arrays["alpha"][row][window])[None, None] / 255.0

@@ -25,6 +25,7 @@ def reconstruct(
     generator: AnchoredGenerator, data: HeadImages, index: np.ndarray, resolution: int = 128
 ) -> tuple[Float[Tensor, "n 4 r r"], Float[Tensor, "n 4 r r"], Tensor]:
     """Return rendered and true colour times opacity with opacity, and the parts, of images of a data set."""
+    resolution = min(resolution, data.size)
     found = []
     for row in index:
         state = np.array([int(np.searchsorted(data.first, row, "right") - 1)])

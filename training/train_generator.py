@@ -23,6 +23,7 @@ from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from galatea.eg3d.anchored import AnchoredConfig, AnchoredGenerator
 from galatea.eg3d.surface import SurfaceTables
@@ -136,7 +137,7 @@ class Trainer:
             values, alpha, _ = self.generator.render_rays(SurfaceTables.of(planes), batch.rays, self.noise)
         losses = self.losses(values.float(), alpha.float(), batch)
         self.optimizer.zero_grad(set_to_none=True)
-        losses["total"].backward()
+        losses["total"].backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self._update_average()
         self.steps += 1
@@ -318,7 +319,7 @@ def main(arguments: list[str] | None = None) -> int:
     config = TrainingConfig(minutes=options.minutes)
     (options.out / "config.json").write_text(json.dumps(asdict(config)))
     if options.workers > 1:
-        torch.multiprocessing.spawn(train, (config, options), options.workers)
+        spawn(train, (config, options), options.workers)  # type: ignore[no-untyped-call]
     else:
         train(0, config, options)
     return 0

@@ -145,7 +145,8 @@ def test_wrong_arguments_are_named(generator, ws, model):
 def test_jitter_repeats_with_its_seed(generator, ws, model):
     planes = generator.planes(ws, head(model))
     first, second, third = (
-        generator.render(planes, camera(), ws, generator=torch.Generator().manual_seed(seed)).image for seed in (1, 1, 2)
+        generator.render(planes, camera(), ws, generator=torch.Generator().manual_seed(seed)).image
+        for seed in (1, 1, 2)
     )
     assert torch.equal(first, second)
     assert not torch.equal(first, third)
