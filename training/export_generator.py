@@ -9,7 +9,6 @@ import argparse
 import datetime
 import json
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -30,11 +29,9 @@ def averaged_generator(run: Path, data: HeadImages) -> tuple[AnchoredGenerator, 
         names = [name for name in file.keys() if name.startswith("average.")]  # noqa: SIM118 not a dict
         state = {name.removeprefix("average."): file.get_tensor(name) for name in names}
         counters = json.loads(file.metadata()["facts"])
-    is_superresolved = bool(state["superresolution.block1.torgb.weight"].abs().sum() > 0) and counters.get("sr", 0) > 0
     fields = tuple((name, stop - start) for name, (start, stop) in data.fields.items())
     generator = AnchoredGenerator(AnchoredConfig(code_fields=fields))
-    generator.load_state_dict(state)
-    generator.config = replace(generator.config, is_superresolved=is_superresolved)
+    generator.load_state_dict({name: value for name, value in state.items() if not name.startswith("superresolution")})
     generator.mapping_network.measure(torch.from_numpy(data.arrays["code"]))
     return generator.eval().requires_grad_(False), counters
 

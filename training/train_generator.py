@@ -78,7 +78,7 @@ class Trainer:
         self.generator = AnchoredGenerator(model_config)
         self.full_size = model_config.plane_size
         rates = {"map": config.map_learning_rate, "code": config.code_learning_rate, "": config.learning_rate}
-        named = [(n, p) for n, p in self.generator.named_parameters() if not n.startswith("superresolution")]
+        named = list(self.generator.named_parameters())
         self.groups = [([p for n, p in named if _kind(n) == kind], rate) for kind, rate in rates.items()]
         self.optimizer = torch.optim.Adam([{"params": p, "lr": lr} for p, lr in self.groups], betas=(0.9, 0.99))
         self.average = {name: value.clone() for name, value in self.generator.state_dict().items()}

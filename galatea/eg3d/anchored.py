@@ -20,12 +20,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from galatea.eg3d.carry import VIEWS, MeshTopology, ViewCast, cast_views
+from galatea.eg3d.detail import add_surface_detail, enlarge, subdivide, surface_points
 from galatea.eg3d.generator import Rendering
 from galatea.eg3d.lookup import read_bilinear
 from galatea.eg3d.painting import HarmonicLight, MixedMaps, SemanticMapping, resample_axes
 from galatea.eg3d.provenance import GeneratorFacts
 from galatea.eg3d.rays import Rays, camera_rays
-from galatea.eg3d.superresolution import SuperResolution, SuperResolutionSpec
 from galatea.eg3d.surface import (
     Box,
     SurfaceDecoder,
@@ -64,8 +64,6 @@ class AnchoredConfig:
         plane_features: features of a plane, besides the surface channels.
         num_features: rendered features besides colour.
         neural_rendering_resolution: size of the volume-rendered image.
-        superresolution_widths: channels of the super-resolution's two blocks.
-        is_superresolved: the image is the super-resolution's; otherwise the rendered image, enlarged.
         box: the cube that the planes cover.
         sampling: how rays are sampled.
     """
@@ -85,8 +83,6 @@ class AnchoredConfig:
     plane_features: int = 26
     num_features: int = 9
     neural_rendering_resolution: int = 128
-    superresolution_widths: tuple[int, int] = (32, 16)
-    is_superresolved: bool = False
     box: Box = field(default_factory=Box)
     sampling: SurfaceSampling = field(default_factory=SurfaceSampling)
 
@@ -183,8 +179,6 @@ class AnchoredGenerator(nn.Module):
         in_channels = config.texture_channels + _GEOMETRY_CHANNELS + config.static_channels
         self.fusion = nn.ModuleList(PlaneFusion(in_channels, config.plane_features) for _ in VIEWS)
         self.decoder = SurfaceDecoder(config.plane_features, config.num_features)
-        spec = SuperResolutionSpec(config.neural_rendering_resolution, config.superresolution_widths, False)
-        self.superresolution = SuperResolution(spec, config.w_dim, 3 + config.num_features + 1, img_channels=4)
         self._used_vertices = torch.unique(self.mesh.faces)
         resting = torch.zeros(1, self.mesh.num_identity, device=self.mesh.faces.device)
         self.register_buffer("template_skull", self.measure_skull(resting)[0], persistent=False)
@@ -410,40 +404,33 @@ class AnchoredGenerator(nn.Module):
         """Render planes from cameras.
 
         Colours are not premultiplied: where alpha is 0 they are black. All of it is differentiable, also in `c`.
+        The image is the rendered one, enlarged, with the surface's own detail added where `resolution` is at least
+        `neural_rendering_resolution` (smaller ones are for optimisation, where it would cost more than the rest).
 
         Args:
             planes: from `planes`; a batch of 1 is seen by every camera.
             c: camera labels.
-            ws: `w_plus` for the super-resolution, batch of 1 or one per camera.
+            ws: has no influence here (the light is in the planes); accepted as for every generator.
             resolution: size of the volume-rendered image.
             generator: jitters samples along rays.
             rays: explicit rays instead of those of `c`, resolution x resolution of them, row by row.
         """
         size = self.neural_rendering_resolution if resolution is None else resolution
-        rays = camera_rays(c, size) if rays is None else rays
-        batch = rays.origins.shape[0]
+        given = camera_rays(c, size) if rays is None else rays
+        batch = given.origins.shape[0]
         if planes.shape[0] not in (1, batch):
             raise ValueError(f"planes: expected a batch of 1 or {batch} (as cameras), got {planes.shape[0]}")
-        values, alpha, depth = self.render_rays(SurfaceTables.of(ViewPlanes.unpack(planes)), rays, generator)
+        tables = SurfaceTables.of(ViewPlanes.unpack(planes))
+        values, alpha, depth = self.render_rays(tables, given, generator)
         maps = [v.transpose(1, 2).reshape(batch, -1, size, size) for v in (values, alpha, depth)]
-        return self._finish(maps[0], maps[1], maps[2], ws)
-
-    def _finish(self, values: Tensor, alpha: Tensor, depth: Tensor, ws: Tensor) -> Rendering:
-        """Divide colours by opacity and bring them to image size."""
-        raw = unpremultiply(values[:, :3], alpha)
-        final = self.enlarge(values, alpha, ws)
-        image = unpremultiply(final[:, :3], final[:, 3:])
-        return Rendering(image, raw, depth, alpha, image_alpha=final[:, 3:].clamp(0, 1), features=values)
-
-    def enlarge(self, values: Tensor, alpha: Tensor, ws: Tensor) -> Float[Tensor, "batch 4 size size"]:
-        """Return colour times opacity and opacity at image size."""
-        size = (self.img_resolution, self.img_resolution)
-        base = F.interpolate(torch.cat([values[:, :3], alpha], 1), size, mode="bicubic", align_corners=False)
-        if not self.config.is_superresolved:
-            return base
-        inputs = torch.cat([values, alpha], 1)
-        detail: Tensor = self.superresolution(torch.zeros_like(inputs[:, :4]), inputs, ws)
-        return base + detail
+        fine = enlarge(torch.cat([maps[0][:, :3], maps[1]], 1), self.img_resolution)
+        if size >= self.neural_rendering_resolution:
+            fine_rays = camera_rays(c, self.img_resolution) if rays is None else subdivide(rays, self.img_resolution)
+            points = self.config.box.enter(surface_points(fine_rays, maps[2], self.img_resolution))
+            fine = add_surface_detail(fine, tables, points, size)
+        image = unpremultiply(fine[:, :3], fine[:, 3:])
+        raw = unpremultiply(maps[0][:, :3], maps[1])
+        return Rendering(image, raw, maps[2], maps[1], image_alpha=fine[:, 3:].clamp(0, 1), features=maps[0])
 
     def synthesis(
         self,

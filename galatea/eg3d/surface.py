@@ -158,6 +158,13 @@ def view_distances(
     return torch.stack([torch.maximum(a - d, o) for a, d, o in zip(along, depths, outline, strict=True)], dim=-1)
 
 
+def surface_distances(
+    views: tuple[Tensor, Tensor, Tensor], q: Float[Tensor, "batch n 3"], tables: SurfaceTables
+) -> Float[Tensor, "batch n 3"]:
+    """Return the views' signed distances from surface channels read at points."""
+    return view_distances(_channel(views, MASK), _channel(views, DEPTH), q, 2 * tables.size)
+
+
 def head_distance(tables: SurfaceTables, q: Float[Tensor, "batch n 3"]) -> Float[Tensor, "batch n"]:
     """Return the distance to the head (half boxes, negative inside), without gradient."""
     views = read_views(tables.geometry, q, 2 * tables.size, tables.num_heads)
@@ -244,9 +251,9 @@ class SurfaceDecoder(nn.Module):
         """Return colour (in [0,1], not clamped) followed by features, and density per half box, at points."""
         views = read_views(tables.surface, q, 2 * tables.size, tables.num_heads)
         front, side, top = read_views(tables.features, q, tables.size, tables.num_heads)
-        fade = (q[..., 0].abs() / _MIDLINE).clamp(0, 1)[..., None]
-        distances = view_distances(_channel(views, MASK), _channel(views, DEPTH), q, 2 * tables.size)
-        base, near, confidence = _surface_colour(views, distances, fade)
+        fade = side_fade(q)
+        distances = surface_distances(views, q, tables)
+        base, near, confidence = surface_colour(views, distances, fade)
         features = front + side * fade + top
         inputs = [features, torch.tanh(4 * distances), torch.tanh(30 * distances), near]
         x = torch.cat([*inputs, base, confidence], dim=-1)
@@ -260,12 +267,17 @@ class SurfaceDecoder(nn.Module):
         return torch.cat([colour, raw[..., 6:]], dim=-1), density
 
 
+def side_fade(q: Float[Tensor, "batch n 3"]) -> Float[Tensor, "batch n 1"]:
+    """Return how much side planes count at points: nothing on the midline, where left meets right."""
+    return (q[..., :1].abs() / _MIDLINE).clamp(0, 1)
+
+
 def _channel(views: tuple[Tensor, Tensor, Tensor], index: int) -> tuple[Tensor, Tensor, Tensor]:
     front, side, top = (view[..., index] for view in views)
     return front, side, top
 
 
-def _surface_colour(
+def surface_colour(
     views: tuple[Tensor, Tensor, Tensor], distances: Float[Tensor, "batch n 3"], fade: Float[Tensor, "batch n 1"]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the mesh's colour at points, blended from the views that see it best, nearness, and its confidence."""
