@@ -1,0 +1,237 @@
+"""Animate: a portrait's capsule and a driver's motion become a clip."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from galatea.animation.composite import paste_back
+from galatea.animation.contact_sheet import contact_sheet, pick_frames
+from galatea.animation.motion import Motion
+from galatea.animation.rendering import PortraitAnimator, RenderSettings
+from galatea.animation.video import encode_mp4, encode_webp_animation
+from galatea.eg3d.checkpoint import load_generator
+from galatea.errors import ConfigError, InputError
+from galatea.images import decode_grey, decode_image, to_tensor
+from galatea.inversion.binding import PortraitGenerator
+from galatea.inversion.capsule import Capsule
+from galatea.morphable.retarget import Retargeted, RetargetSettings, retarget
+from stages.base import Column, Kind, ModelPart, Record, Stage
+from stages.provenance import generator_part, head_parts
+
+_SHEET_FRAMES = 6
+_CROP_SIZE = 512
+Frames = UInt8[np.ndarray, "frames height width 3"]
+
+
+@dataclass(frozen=True)
+class AnimateConfig:
+    """Settings of the animate stage."""
+
+    generator: str = "builtin"
+    """Name or path of the checkpoint that the capsules were made with."""
+    fps: float = 0.0
+    """Frames per second of the clip; 0 = the driver's own."""
+    size: int = 384
+    """Pixels a side of the animated crop."""
+    resolution: int = 80
+    """Size of the volume rendering; 0 = the generator's own. The photo's detail makes up for a smaller one."""
+    detail: float = 1.0
+    """Share of the photo's own detail that is carried to every view, 0 to 1."""
+    amplitude: float = 1.0
+    """Scales the driver's expression."""
+    head: Literal["motion", "absolute", "relative", "still"] = "motion"
+    """How the driver's head angles are used; see `RetargetSettings`."""
+    head_amplitude: float = 1.0
+    """Scales head angles."""
+    own_share: float = 1.0
+    """How much of the portrait's own expression stays where the driver lets it."""
+    use_neck: bool = True
+    """The body stays with the photo and the neck bends; otherwise the whole portrait turns."""
+    paste_back: bool = False
+    """Put the animated crop back into the whole photo."""
+    paste_max_side: int = 1280
+    """Larger photos are scaled down to it before pasting."""
+    preview_size: int = 256
+    """Longest side of the animated WebP."""
+    crf: int = 18
+    """Quality of the H.264 clip, 0 (lossless) to 51."""
+    edited_with: tuple[str, ...] = ("*",)
+    """Drivers that edited portraits are animated with; `*` is all of them. Unedited portraits take all drivers."""
+    batch_frames: int = 4
+    """Frames rendered at once."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        if not self.generator:
+            raise ConfigError("animate.generator: expected a name or a path, got an empty string")
+        for name, low, high in (("fps", 0, 120), ("crf", 0, 51), ("preview_size", 32, 4096)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"animate.{name}: expected {low} to {high}, got {getattr(self, name)}")
+        if self.paste_max_side < 64:
+            raise ConfigError(f"animate.paste_max_side: expected at least 64, got {self.paste_max_side}")
+        self.render_settings()
+        self.retarget_settings()
+
+    def render_settings(self) -> RenderSettings:
+        """Return the library's rendering settings.
+
+        Raises:
+            ConfigError: if a value is out of range.
+        """
+        return RenderSettings(self.size, self.resolution or None, self.detail, self.use_neck, self.batch_frames)
+
+    def retarget_settings(self) -> RetargetSettings:
+        """Return the library's retargeting settings.
+
+        Raises:
+            ConfigError: if a value is out of range.
+        """
+        return RetargetSettings(self.amplitude, self.head, self.head_amplitude, self.own_share)
+
+
+class AnimateStage(Stage):
+    """Renders clips; consecutive clips of one portrait share its preparation."""
+
+    name: ClassVar[str] = "animate"
+    id_column: ClassVar[str] = "clip_id"
+    source_id_column: ClassVar[str] = "clip_id"
+    requires: ClassVar[tuple[str, ...]] = ("clip_id", "capsule", "crop", "matte", "motion")
+    produces: ClassVar[tuple[Column, ...]] = (
+        Column("clip_id", Kind.STRING, "edited portrait and driver"),
+        Column("clip", Kind.FILE, "the clip, H.264", suffix=".mp4"),
+        Column("preview", Kind.FILE, "the clip, small, animated WebP", suffix=".webp"),
+        Column("sheet", Kind.BYTES, "frames of the clip side by side, WebP"),
+        Column("num_frames", Kind.INT, "frames of the clip"),
+        Column("fps", Kind.FLOAT, "frames per second of the clip"),
+        Column("render_fps", Kind.FLOAT, "frames rendered in a second"),
+        Column("asked_yaw_deg", Kind.TENSOR, "yaw that each frame was asked to show", (-1,)),
+        Column("asked_pitch_deg", Kind.TENSOR, "pitch that each frame was asked to show", (-1,)),
+        Column("asked_expression", Kind.TENSOR, "coefficients that each frame was asked to show", (-1, 52)),
+    )
+    batch_size: int = 1
+
+    def __init__(self, config: AnimateConfig) -> None:
+        """Keep the settings; models are loaded by `setup`."""
+        self.config = config
+        if config.paste_back:
+            # What is required depends on the settings here, and only here.
+            self.requires = (*type(self).requires, "photo", "uri", "crop_matrix")  # type: ignore[misc]
+        self._device = torch.device("cpu")
+        self._generator: PortraitGenerator | None = None
+        self._prepared: tuple[str, PortraitAnimator] | None = None
+
+    def models(self) -> tuple[ModelPart, ...]:
+        """Name the generator and the head model."""
+        return (generator_part(self.config.generator), *head_parts())
+
+    def wants(self, ids: Mapping[str, str]) -> bool:
+        """Edited portraits are only animated with the drivers of `edited_with`."""
+        wanted = self.config.edited_with
+        is_edited = not ids.get("edit_id", ".none").endswith(".none")
+        return not is_edited or "*" in wanted or ids.get("driver_id") in wanted
+
+    def setup(self, device: torch.device) -> None:
+        """Load the generator."""
+        self._device = device
+        self._generator = load_generator(self.config.generator, device)
+
+    def process(self, batch: Sequence[Record]) -> list[list[Record]]:
+        """Return one row for every clip.
+
+        Raises:
+            InputError: a capsule, crop or motion cannot be read.
+            WeightsError: a capsule was made with another generator.
+        """
+        return [[self._clip(record)] for record in batch]
+
+    def _clip(self, record: Record) -> Record:
+        animator = self._animator(record)
+        motion, fps = Motion.from_bytes(record["motion"]), self.config.fps
+        own = animator.expression[0].cpu()
+        asked = retarget(motion, own, animator.own_angles_deg.cpu(), self.config.retarget_settings())
+        frames_at = resampled(motion.num_frames, motion.fps, fps or motion.fps)
+        asked = Retargeted(*(values[frames_at] for values in (asked.expression, *_angles(asked))))
+        began = time.perf_counter()
+        frames = np.concatenate(list(self._frames(animator, asked, record)))
+        seconds = time.perf_counter() - began
+        return {
+            "clip_id": record["clip_id"],
+            "clip": encode_mp4(frames, fps or motion.fps, self.config.crf),
+            "preview": encode_webp_animation(frames, fps or motion.fps, max_side=self.config.preview_size),
+            "sheet": contact_sheet(frames[pick_frames(len(frames), _SHEET_FRAMES)], _SHEET_FRAMES),
+            "num_frames": len(frames),
+            "fps": fps or motion.fps,
+            "render_fps": len(frames) / max(seconds, 1e-6),
+            "asked_yaw_deg": asked.yaw_deg.numpy().astype(np.float32),
+            "asked_pitch_deg": asked.pitch_deg.numpy().astype(np.float32),
+            "asked_expression": asked.expression.numpy().astype(np.float32),
+        }
+
+    def _animator(self, record: Record) -> PortraitAnimator:
+        """Return the animator of a record's portrait, prepared once for consecutive clips."""
+        if self._generator is None:
+            raise RuntimeError("AnimateStage.process was called before setup")
+        key = hashlib.sha256(record["capsule"] + record["crop"]).hexdigest()
+        if self._prepared is None or self._prepared[0] != key:
+            crop, matte = decode_image(record["crop"]), decode_grey(record["matte"])
+            if crop.shape[:2] != matte.shape:
+                raise InputError(
+                    f"clip {record['clip_id']}: expected a matte of the crop's size {crop.shape[:2]}, got {matte.shape}"
+                )
+            photo = to_tensor(crop, self._device)
+            person = torch.from_numpy(matte).to(self._device)[None, None].float() / 255
+            capsule = Capsule.from_bytes(record["capsule"])
+            animator = PortraitAnimator(self._generator, capsule, photo, person, self.config.render_settings())
+            self._prepared = key, animator
+        return self._prepared[1]
+
+    def _frames(self, animator: PortraitAnimator, asked: Retargeted, record: Record) -> Iterator[Frames]:
+        angles = torch.stack(_angles(asked), dim=1)
+        batches = animator.frames(asked.expression, angles)
+        if not self.config.paste_back:
+            yield from batches
+            return
+        photo, scale = _limited(decode_image(record["photo"]), self.config.paste_max_side)
+        matrix = np.asarray(record["crop_matrix"], np.float64).reshape(2, 3) @ _enlarging(1 / scale)
+        for batch in batches:
+            yield np.stack([paste_back(photo, frame, matrix, _CROP_SIZE) for frame in batch])
+
+
+def resampled(num_frames: int, fps: float, wanted_fps: float) -> torch.Tensor:
+    """Return the frame numbers that show a motion at another rate; at least one."""
+    count = max(1, round(num_frames * wanted_fps / fps))
+    return (torch.arange(count) * (fps / wanted_fps)).round().long().clamp_max(num_frames - 1)
+
+
+def _angles(asked: Retargeted) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return asked.yaw_deg, asked.pitch_deg, asked.roll_deg
+
+
+def _limited(
+    photo: UInt8[np.ndarray, "height width 3"], max_side: int
+) -> tuple[UInt8[np.ndarray, "height width 3"], float]:
+    """Return the photo, scaled down to at most `max_side`, and the scale."""
+    scale = min(1.0, max_side / max(photo.shape[:2]))
+    if scale == 1.0:
+        return photo, scale
+    size = round(photo.shape[1] * scale), round(photo.shape[0] * scale)
+    return np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), np.uint8), scale
+
+
+def _enlarging(scale: float) -> np.ndarray:
+    """Return the 3x3 map from pixels of a scaled photo to those of the photo itself (pixel centres at integers)."""
+    shift = (scale - 1) / 2
+    return np.array([[scale, 0, shift], [0, scale, shift], [0, 0, 1]])

@@ -1,0 +1,196 @@
+"""The invert and animate stages on a small generator: rows, deterministic bytes, and errors that name their record."""
+
+import numpy as np
+import pytest
+import torch
+
+from galatea.animation.motion import Motion
+from galatea.animation.video import read_video
+from galatea.cameras import orbit
+from galatea.eg3d.anchored import AnchoredConfig, AnchoredGenerator
+from galatea.eg3d.checkpoint import save_generator
+from galatea.eg3d.provenance import GeneratorFacts
+from galatea.errors import ConfigError, InputError, WeightsError
+from galatea.images import decode_image, encode_png, encode_webp
+from galatea.inversion.capsule import Capsule
+from galatea.morphable.baking import NUM_IDENTITY
+from stages.animate import AnimateConfig, AnimateStage, resampled
+from stages.invert import InvertConfig, InvertStage
+
+SMALL = AnchoredConfig(
+    code_fields=(("age", 1), ("hair_colour", 3)),
+    w_dim=16,
+    texture_channels=6,
+    texture_size=32,
+    texture_synthesis_size=16,
+    num_texture_maps=2,
+    static_channels=4,
+    static_size=16,
+    static_synthesis_size=16,
+    num_static_maps=2,
+    synthesis_base=128,
+    plane_size=32,
+    plane_features=6,
+    num_features=5,
+    neural_rendering_resolution=32,
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Folder of a small generator's checkpoint."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("generator")
+    save_generator(
+        AnchoredGenerator(SMALL), folder, GeneratorFacts(name="small", kind="anchored", licence="Apache-2.0")
+    )
+    return str(folder)
+
+
+@pytest.fixture
+def portrait(astronaut):
+    """A record as align makes it; the landmarks are drawn, not read."""
+    draw = np.random.default_rng(0)
+    return {
+        "portrait_id": "a1b2_0",
+        "crop": encode_webp(astronaut),
+        "matte": encode_png(np.full((512, 512), 255, np.uint8)),
+        "landmarks": (0.5 + 0.1 * draw.standard_normal((478, 2))).astype(np.float32),
+        "camera": orbit(torch.zeros(1), torch.zeros(1))[0].numpy(),
+        "identity_coeffs": np.zeros(NUM_IDENTITY, np.float32),
+        "expression_coeffs": np.zeros(52, np.float32),
+        "is_usable": True,
+        "usable_reason": "",
+    }
+
+
+@pytest.fixture
+def invert_stage(checkpoint, weights):
+    config = InvertConfig(
+        generator=checkpoint, num_candidates=2, projection_steps=1, tuning_steps=2, projection_resolution=32
+    )
+    stage = InvertStage(config)
+    stage.setup(torch.device("cpu"))
+    return stage
+
+
+def test_a_portrait_becomes_one_row_with_its_capsule(invert_stage, portrait):
+    ((row,),) = invert_stage.process([portrait])
+    assert {column.name for column in invert_stage.produces} == set(row)
+    capsule = Capsule.from_bytes(row["capsule"])
+    assert capsule.generator_sha256 == invert_stage.models()[0].sha256
+    assert decode_image(row["reconstruction"]).shape == (64, 64, 3)
+    assert decode_image(row["turned"]).shape == (192, 5 * 192, 3)
+    assert row["psnr"] > 0
+    ((again,),) = invert_stage.process([portrait])
+    assert again["capsule"] == row["capsule"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"is_usable": False, "usable_reason": "face of 12 pixels"}, "a1b2_0 cannot be inverted: face of 12 pixels"),
+        ({"crop": b"no picture"}, "picture|photo|image"),
+        ({"camera": np.full(25, np.nan, np.float32)}, r"a1b2_0, camera.*finite"),
+        ({"matte": encode_png(np.zeros((8, 8), np.uint8))}, r"a1b2_0.*\(512, 512\).*\(8, 8\)"),
+    ],
+)
+def test_a_bad_portrait_is_named(invert_stage, portrait, change, message):
+    with pytest.raises(InputError, match=message):
+        invert_stage.process([portrait | change])
+
+
+def clip_record(portrait, checkpoint_sha256, motion):
+    draw = torch.Generator().manual_seed(0)
+    capsule = Capsule(
+        w_plus=torch.randn(num_ws(), 16, generator=draw),
+        camera=torch.from_numpy(portrait["camera"]),
+        identity=torch.zeros(NUM_IDENTITY),
+        expression=torch.zeros(52),
+        generator="small",
+        generator_sha256=checkpoint_sha256,
+    )
+    return {
+        "clip_id": "a1b2_0.none.nod",
+        "capsule": capsule.to_bytes(),
+        "crop": portrait["crop"],
+        "matte": portrait["matte"],
+        "motion": motion.to_bytes(),
+    }
+
+
+def num_ws():
+    return AnchoredGenerator(SMALL).num_ws
+
+
+@pytest.fixture
+def nod():
+    angles = torch.tensor([[0.0, 0, 0], [10, 0, 0], [20, 5, 0], [10, 0, 0]])
+    return Motion.build(name="nod", fps=20, kind="relative", expression=torch.zeros(4, 52), angles_deg=angles)
+
+
+def animate_stage(checkpoint, **settings):
+    stage = AnimateStage(AnimateConfig(generator=checkpoint, size=64, resolution=32, batch_frames=3, **settings))
+    stage.setup(torch.device("cpu"))
+    return stage
+
+
+def test_a_motion_becomes_a_clip_of_its_length(checkpoint, portrait, nod):
+    stage = animate_stage(checkpoint)
+    record = clip_record(portrait, stage.models()[0].sha256, nod)
+    ((row,),) = stage.process([record])
+    assert {column.name for column in stage.produces} == set(row)
+    assert row["num_frames"] == 4
+    assert row["asked_yaw_deg"].tolist() == pytest.approx([0, 10, 20, 10], abs=1e-3)
+    assert row["asked_expression"].shape == (4, 52)
+    assert len(read_video(row["clip"]).frames) == 4
+    assert decode_image(row["sheet"]).shape == (64, 4 * 64, 3)
+
+
+def test_a_clip_pasted_back_has_the_photo_s_size(checkpoint, portrait, nod, astronaut):
+    stage = animate_stage(checkpoint, paste_back=True, paste_max_side=128)
+    assert "photo" in stage.requires
+    assert "photo" not in AnimateStage.requires
+    record = clip_record(portrait, stage.models()[0].sha256, nod)
+    matrix = np.array([[1.0, 0, 0], [0, 1.0, 0]], np.float32)
+    ((row,),) = stage.process([record | {"photo": encode_png(astronaut), "uri": "x", "crop_matrix": matrix}])
+    assert read_video(row["clip"]).frames.shape[1:] == (128, 128, 3)
+
+
+def test_a_capsule_of_another_generator_aborts(checkpoint, portrait, nod):
+    stage = animate_stage(checkpoint)
+    with pytest.raises(WeightsError, match="sha256"):
+        stage.process([clip_record(portrait, "00" * 32, nod)])
+
+
+@pytest.mark.parametrize("column", ["capsule", "motion", "crop", "matte"])
+def test_a_damaged_column_is_an_input_error(checkpoint, portrait, nod, column):
+    stage = animate_stage(checkpoint)
+    record = clip_record(portrait, stage.models()[0].sha256, nod)
+    with pytest.raises(InputError):
+        stage.process([record | {column: b"damaged"}])
+
+
+def test_edited_portraits_take_only_the_drivers_of_the_settings(checkpoint):
+    stage = AnimateStage(AnimateConfig(generator=checkpoint, edited_with=("turn",)))
+    assert stage.wants({"edit_id": "a_0.none", "driver_id": "smile"})
+    assert stage.wants({"edit_id": "a_0.older", "driver_id": "turn"})
+    assert not stage.wants({"edit_id": "a_0.older", "driver_id": "smile"})
+
+
+def test_resampling_keeps_the_length_in_seconds():
+    assert resampled(50, 25.0, 12.5).tolist() == list(range(0, 50, 2))
+    assert resampled(3, 25.0, 25.0).tolist() == [0, 1, 2]
+    assert resampled(1, 25.0, 1.0).tolist() == [0]
+
+
+@pytest.mark.parametrize(("key", "value"), [("crf", 99), ("size", 63), ("fps", -1), ("detail", 2.0)])
+def test_bad_animate_settings_name_their_field(key, value):
+    with pytest.raises(ConfigError, match=key):
+        AnimateConfig(**{key: value})
+
+
+@pytest.mark.parametrize(("key", "value"), [("batch_size", 0), ("num_candidates", 0), ("tuning_resolution", 3)])
+def test_bad_invert_settings_name_their_field(key, value):
+    with pytest.raises(ConfigError, match=key):
+        InvertConfig(**{key: value})
