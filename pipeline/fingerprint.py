@@ -60,7 +60,8 @@ def code_hash(module: str) -> str:
         if name in sources or path is None:
             continue
         sources[name] = path.read_text(encoding="utf-8")
-        queue += [found for found in _imports(sources[name], name) if found.split(".")[0] in _PACKAGES]
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        queue += [found for found in _imports(sources[name], package) if found.split(".")[0] in _PACKAGES]
     return digest(*(part for name in sorted(sources) for part in (name, sources[name])))
 
 
@@ -96,13 +97,13 @@ def _source_path(module: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _imports(source: str, module: str) -> Iterator[str]:
+def _imports(source: str, package: str) -> Iterator[str]:
     """Names of modules that a source imports; `from a import b` may mean a module b, so both are given."""
-    package = module.rpartition(".")[0]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = f"{package}.{node.module or ''}".rstrip(".") if node.level else node.module or ""
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)

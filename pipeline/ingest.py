@@ -48,6 +48,7 @@ SCHEMA = build_schema(STAGE, "photo_id", COLUMNS)
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 _BATCH = 32
 _NUM_THREADS = 16
+_ORIENTATION = 0x0112
 _TURNED_ORIENTATIONS = {5, 6, 7, 8}
 
 
@@ -159,7 +160,7 @@ def read_header(data: bytes, uri: str, max_pixels: int) -> dict[str, Any]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 (width, height), name = image.size, image.format
-                is_turned = image.getexif().get(0x0112, 1) in _TURNED_ORIENTATIONS
+                is_turned = _exif(image).get(_ORIENTATION, 1) in _TURNED_ORIENTATIONS
     except Image.DecompressionBombError as error:
         raise TooLargeError(f"{uri} is too large: expected at most {max_pixels} pixels ({error})") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
@@ -172,6 +173,15 @@ def read_header(data: bytes, uri: str, max_pixels: int) -> dict[str, Any]:
             f"{uri} has {width}x{height} pixels, expected at most {max_pixels} (storage.max_photo_pixels)"
         )
     return {"width": height if is_turned else width, "height": width if is_turned else height, "format": name}
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    if image.format != "PNG":
+        return image.getexif()
+    # Pillow would decode the pixels of a PNG to look for EXIF data behind them.
+    exif = Image.Exif()
+    exif.load(image.info.get("exif", b""))
+    return exif
 
 
 def _stamped(file: FoundFile, config: StorageConfig) -> FoundFile:
