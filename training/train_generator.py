@@ -189,7 +189,8 @@ class Trainer:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
             facts = json.loads(file.metadata()["facts"])
-        self.generator.load_state_dict({n[6:]: v for n, v in tensors.items() if n.startswith("model.")})
+        saved = {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
+        self.generator.load_state_dict(self.generator.state_dict() | saved)
         self.average = {n[8:]: v for n, v in tensors.items() if n.startswith("average.")}
         state = self.optimizer.state_dict()
         state["state"] = {}
@@ -204,7 +205,7 @@ class Trainer:
     def averaged(self) -> AnchoredGenerator:
         """Return a generator with the averaged weights, with planes of full size."""
         generator = AnchoredGenerator(replace(self.generator.config, plane_size=self.full_size))
-        generator.load_state_dict(self.average)
+        generator.load_state_dict(generator.state_dict() | self.average)
         return generator.eval().requires_grad_(False)
 
 

@@ -226,6 +226,11 @@ class AnchoredGenerator(nn.Module):
         return self.mapping_network.code_mean, self.mapping_network.code_std
 
     @property
+    def typical_codes(self) -> Float[Tensor, "n z_dim"]:
+        """Codes of some of the training people."""
+        return self.mapping_network.typical_codes
+
+    @property
     def neural_rendering_resolution(self) -> int:
         """Size of the volume-rendered image unless asked otherwise."""
         return self.config.neural_rendering_resolution

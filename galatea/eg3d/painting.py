@@ -18,12 +18,17 @@ NUM_HARMONICS = 9
 """Spherical harmonics up to degree 2 describe diffuse light to about 1% (Ramamoorthi and Hanrahan 2001)."""
 
 
+NUM_TYPICAL_CODES = 256
+"""Codes of training people that are kept: enough to start searches from, and to see which fields go together."""
+
+
 class SemanticMapping(nn.Module):
     """From a semantic code to `w`: a linear path, which keeps the code's directions straight, plus a small MLP."""
 
     w_avg: Tensor
     code_mean: Tensor
     code_std: Tensor
+    typical_codes: Tensor
 
     def __init__(self, z_dim: int, w_dim: int, num_ws: int) -> None:
         super().__init__()
@@ -34,10 +39,13 @@ class SemanticMapping(nn.Module):
         self.register_buffer("w_avg", torch.zeros(w_dim))
         self.register_buffer("code_mean", torch.zeros(z_dim))
         self.register_buffer("code_std", torch.ones(z_dim))
+        self.register_buffer("typical_codes", torch.zeros(NUM_TYPICAL_CODES, z_dim))
 
     @torch.no_grad()
     def measure(self, codes: Float[Tensor, "n z_dim"]) -> None:
-        """Remember mean and spread of the codes of a population, and its mean w."""
+        """Remember mean and spread of the codes of a population, some of them, and its mean w."""
+        chosen = torch.linspace(0, len(codes) - 1, NUM_TYPICAL_CODES).round().long()
+        self.typical_codes.copy_(codes[chosen])
         self.code_mean.copy_(codes.mean(0))
         self.code_std.copy_(codes.std(0))
         self.w_avg.copy_(self(codes)[:, 0].mean(0))

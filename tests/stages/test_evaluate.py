@@ -1,0 +1,77 @@
+"""Evaluate scores what is there: perfect copies pass, wrecks are rejected with the reason, angles are measured."""
+
+import numpy as np
+import pytest
+import torch
+
+from galatea.animation.video import encode_mp4
+from galatea.errors import ConfigError
+from galatea.faces.alignment import portrait_crop
+from galatea.faces.packs import open_pack
+from galatea.images import encode_png, encode_webp, to_tensor
+from stages.evaluate import EvaluateConfig, EvaluateStage
+
+pytestmark = pytest.mark.weights
+
+
+@pytest.fixture(scope="module")
+def stage(weights) -> EvaluateStage:
+    made = EvaluateStage(EvaluateConfig(clip_frames=2))
+    made.setup(torch.device("cpu"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def portrait(weights, astronaut) -> dict:
+    pack = open_pack("open")
+    crop = portrait_crop(astronaut, pack.detect([astronaut])[0][0].landmarks_5, size=256).image
+    return {
+        "subject_id": "a_0",
+        "portrait_id": "a_0",
+        "pixels": crop,
+        "crop": encode_webp(crop),
+        "matte": encode_png(np.full((256, 256), 255, dtype=np.uint8)),
+        "landmarks": pack.landmarks(to_tensor([crop])).points[0].numpy(),
+        "reconstruction": encode_webp(crop),
+        "clip": None,
+    }
+
+
+def test_a_perfect_reconstruction_is_accepted(stage, portrait) -> None:
+    [[row]] = stage.process([portrait])
+    assert row["kind"] == "portrait"
+    assert row["verdict"] == "accepted"
+    assert row["identity_similarity"] == pytest.approx(1.0, abs=1e-3)
+    assert row["psnr"] > 60
+    assert row["landmark_error"] < 0.01
+    assert row["yaw_error_deg"] is None
+    assert {column.name for column in stage.produces} == set(row)
+
+
+def test_noise_is_rejected_and_says_why(stage, portrait) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8)
+    [[row]] = stage.process([portrait | {"reconstruction": encode_png(noise)}])
+    assert row["verdict"] == "rejected"
+    assert "psnr" in row["verdict_reason"]
+
+
+def test_a_clip_is_measured_against_what_was_asked(stage, portrait) -> None:
+    clip = encode_mp4(np.stack([portrait["pixels"]] * 4), 25)
+    asked = {"asked_pitch_deg": np.zeros(4), "asked_expression": np.zeros((4, 52))}
+    near, far = (
+        portrait | {"subject_id": "a_0.none.turn", "clip": clip, "asked_yaw_deg": np.full(4, yaw)} | asked
+        for yaw in (0.0, 60.0)
+    )
+    [[first], [second]] = stage.process([near, far])
+    assert first["kind"] == "clip"
+    assert first["psnr"] is None
+    assert first["identity_similarity"] > 0.9
+    assert second["yaw_error_deg"] > 30
+    assert second["verdict"] == "rejected"
+    assert "yaw_error_deg" in second["verdict_reason"]
+
+
+@pytest.mark.parametrize("values", [{"clip_frames": 0}, {"min_psnr": -1.0}, {"faces_pack": ""}])
+def test_a_wrong_setting_is_named(values) -> None:
+    with pytest.raises(ConfigError, match=f"evaluate.{next(iter(values))}"):
+        EvaluateConfig(**values)
