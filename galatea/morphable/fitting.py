@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from galatea.cameras import FOCAL, PIVOT, intrinsics_matrix, pack_label
+from galatea.cameras import FOCAL, PIVOT, RADIUS, intrinsics_matrix, pack_label
 from galatea.morphable.actions import ARKIT_ACTIONS
 from galatea.morphable.correspondence import NUM_MESH_POINTS, load_correspondence
 from galatea.morphable.landmark_energy import RIGID, FitSettings, LandmarkEnergy, project
@@ -90,8 +90,8 @@ class HeadFitter:
             shape, points = self.model.identity_basis[..., : self.settings.num_identity], self.model.mean[None]
         else:
             shape, points = self.model.identity_basis[..., :0], self.model.points(identity, torch.zeros(1, NUM_ACTIONS))
-        rigid = solve(self._energy(observed, points, None).problem(), _start(self.model, observed), max_iterations=10)
-        energy = self._energy(observed, points, shape)
+        rigid = solve(self.energy(observed, points, None).problem(), _start(self.model, observed), max_iterations=10)
+        energy = self.energy(observed, points, shape)
         start = torch.cat([rigid.parameters, torch.zeros(len(observed), energy.basis.shape[-1])], dim=1)
         full = solve(energy.problem(), start, self.settings.max_iterations)
         fit = self._result(energy, full.parameters, full.is_converged & usable)
@@ -113,7 +113,7 @@ class HeadFitter:
         identity = (weight[:, None] * sample.identity.nan_to_num()).sum(0, keepdim=True) / weight.sum()
         return self.fit(landmarks, identity)
 
-    def _energy(self, observed: Tensor, points: Tensor, shape: Tensor | None) -> LandmarkEnergy:
+    def energy(self, observed: Tensor, points: Tensor, shape: Tensor | None) -> LandmarkEnergy:
         """Return the cost over pose, the identity directions `shape` and expression, or over pose alone (None)."""
         num_identity = 0 if shape is None else shape.shape[-1]
         num_actions = 0 if shape is None else NUM_ACTIONS
@@ -138,8 +138,10 @@ class HeadFitter:
     def _result(self, energy: LandmarkEnergy, parameters: Tensor, is_converged: Tensor) -> HeadFit:
         rows = torch.arange(parameters.shape[0])
         _, camera_points = energy.place(parameters, rows)
-        error, _ = energy.errors(camera_points, rows)
-        residual = error[:, :NUM_MESH_POINTS].norm(dim=-1).median(dim=1).values
+        # Residuals are reported in the pupil distance at the fitted depth; the solver's ruler is the usual depth's.
+        depth = camera_points[..., 2].mean(dim=1) / RADIUS
+        error = energy.errors(camera_points, rows)[:, :NUM_MESH_POINTS].norm(dim=-1)
+        residual = error.median(dim=1).values * depth
         rotation, shift = parameters[:, :9].reshape(-1, 3, 3), parameters[:, 9:RIGID]
         is_near = (shift[:, 2] > DISTANCE_RANGE[0]) & (shift[:, 2] < DISTANCE_RANGE[1])
         identity = torch.zeros(parameters.shape[0], self.model.num_identity)

@@ -88,18 +88,19 @@ class LandmarkEnergy:
         turned = centred @ parameters[:, :9].reshape(-1, 3, 3).transpose(1, 2)
         return turned, turned + parameters[:, None, 9:RIGID]
 
-    def errors(
-        self, camera_points: Float[Tensor, "batch points 3"], rows: Tensor
-    ) -> tuple[Float[Tensor, "batch points 2"], Float[Tensor, "batch"]]:
-        """Return errors in inter-pupil distances, and that distance in the image (seen frontally)."""
-        ruler = FOCAL * self.pupil_distance / camera_points[..., 2].mean(1).clamp_min(MIN_DEPTH)
-        error = project(camera_points) - self.observed[rows]
-        return error / ruler[:, None, None], ruler
+    @property
+    def ruler(self) -> float:
+        """The inter-pupil distance in the image at the usual camera distance; constant, so that no fit can shrink its
+        errors by going nearer."""
+        return FOCAL * self.pupil_distance / RADIUS
+
+    def errors(self, camera_points: Float[Tensor, "batch points 3"], rows: Tensor) -> Float[Tensor, "batch points 2"]:
+        """Return errors in inter-pupil distances."""
+        return (project(camera_points) - self.observed[rows]) / self.ruler
 
     def cost(self, parameters: Float[Tensor, "batch m"], rows: Tensor) -> Float[Tensor, "batch"]:
         """Return the negative log posterior."""
-        error, _ = self.errors(self.place(parameters, rows)[1], rows)
-        return self._total(parameters, error)
+        return self._total(parameters, self.errors(self.place(parameters, rows)[1], rows))
 
     def _total(self, parameters: Tensor, error: Tensor) -> Tensor:
         squared, limit = error.square().sum(-1) * self.weight, self.settings.robust_scale**2
@@ -112,11 +113,11 @@ class LandmarkEnergy:
     def linearise(self, parameters: Float[Tensor, "batch m"], rows: Tensor) -> NormalEquations:
         """Return cost, gradient and Gauss-Newton Hessian (iteratively reweighted for the robust errors)."""
         turned, camera_points = self.place(parameters, rows)
-        error, ruler = self.errors(camera_points, rows)
+        error = self.errors(camera_points, rows)
         squared = error.square().sum(-1) * self.weight
         robust = self.weight / (1 + squared / self.settings.robust_scale**2) / self.settings.correlation
         scale = robust.sqrt()[..., None]
-        jacobian = self._jacobian(parameters, turned, camera_points, scale / ruler[:, None, None])
+        jacobian = self._jacobian(parameters, turned, camera_points, scale / self.ruler)
         residual = (error * scale).flatten(1)
         gradient = (jacobian.transpose(1, 2) @ residual[..., None])[..., 0]
         hessian = jacobian.transpose(1, 2) @ jacobian

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 MIN_DAMPING, MAX_DAMPING = 1e-6, 1e6
+NEGLIGIBLE_COST = 1e-3
+"""Costs are negative log likelihoods: below this, a perfect fit, changes are rounding."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def solve(
         cost[rows] = torch.minimum(trial_cost, model.cost)
         factor = torch.where(is_better, torch.tensor(1 / 3), torch.tensor(4.0))
         damping[rows] = (damping[rows] * factor).clamp(MIN_DAMPING, MAX_DAMPING)
-        is_converged[rows] = (model.cost - trial_cost).abs() <= tolerance * model.cost.clamp_min(1e-12)
+        is_converged[rows] = (model.cost - trial_cost).abs() <= tolerance * (model.cost + NEGLIGIBLE_COST)
     return Solution(parameters, cost, is_converged, iterations)
 
 
