@@ -39,7 +39,7 @@ class FitSettings:
     expression_sparsity: float = 0.3
     distance_sigma: float = 0.15
     robust_scale: float = 3.0
-    max_iterations: int = 20
+    max_iterations: int = 40
 
 
 @dataclass(frozen=True)
