@@ -46,8 +46,8 @@ def modulated_conv2d(
     """Convolve with weights that are scaled by the style of each sample, times `gain`, plus `bias`.
 
     A single sample, or samples with weights of their own (a tuned generator per identity), scale the weights:
-    activations are then written once. A batch with shared weights scales the activations instead, equal up to rounding, so that one
-    convolution serves it.
+    activations are then written once. A batch with shared weights scales the activations instead, equal up to
+    rounding, so that one convolution serves it.
 
     Args:
         x: input activations.

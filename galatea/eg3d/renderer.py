@@ -33,7 +33,8 @@ class RenderingOptions:
         box_warp: side of the cube that the planes cover.
         white_back: put rays that hit nothing on white instead of black.
         disparity_space_sampling: space coarse samples evenly in inverse depth.
-        max_rays_per_chunk: rays of one camera rendered at once; bounds memory, does not change results.
+        max_rays_per_chunk: rays of one camera rendered at once; bounds memory and keeps a CPU in its cache, changes no
+            result. A GPU is faster with more.
     """
 
     depth_resolution: int = 48
@@ -43,7 +44,7 @@ class RenderingOptions:
     box_warp: float = 1.0
     white_back: bool = False
     disparity_space_sampling: bool = False
-    max_rays_per_chunk: int = 4096
+    max_rays_per_chunk: int = 1024
 
     def __post_init__(self) -> None:
         """Check every field.
