@@ -25,6 +25,9 @@ class RunSource(Protocol):
     def facts(self, stage: str) -> list[Row]:
         """Every row of a stage without its pictures and tensors; [] where the stage has not run."""
 
+    def models(self, stage: str) -> list[str]:
+        """The distinct lists of models, as JSON, of the rows of a stage."""
+
     def pictures(self, stage: str, positions: Sequence[int], columns: Sequence[str]) -> list[Row]:
         """Heavy columns of the rows at these positions of `facts`; columns of files hold their bytes."""
 
@@ -95,7 +98,7 @@ def build_cards(source: RunSource, max_portraits: int, max_bytes: int) -> tuple[
         inversions=_by_portrait(source.facts("invert"), "portrait_id", ids),
         edits=_by_portrait(source.facts("edit"), "edit_id", ids),
         clips=_by_portrait(source.facts("animate"), "clip_id", ids),
-        scores={str(row["subject_id"]): row for row in source.facts("evaluate") if row["status"] == "done"},
+        scores={str(row["subject_id"]): row for row in source.facts("evaluate") if row.get("subject_id") in ids},
     )
     budget = Budget(max_bytes)
     clip_bytes = int(max_bytes * _CLIP_SHARE / max(1, sum(min(len(index.clips[key]), _MAX_CLIPS) for key in ids)))

@@ -140,7 +140,7 @@ def stages(source: RunSource) -> list[StageFacts]:
 
 def models(source: RunSource) -> list[Model]:
     """Every model that took part in any row, once."""
-    texts = {str(row["models"]) for stage in STAGES for row in source.facts(stage) if row.get("models")}
+    texts = {text for stage in STAGES for text in source.models(stage)}
     parts: dict[tuple[str, str], dict[str, Any]] = {}
     for text in sorted(texts):
         parts.update({(part["name"], part["sha256"]): part for part in json.loads(text)})

@@ -9,9 +9,11 @@ from typing import Any
 from pipeline.manifest import columns_of, manifest_path, read_schema, read_table, to_rows
 from pipeline.rows import RowReader
 from pipeline.storage import Store
-from stages.base import Kind
+from stages.base import Column, Kind
 
 _HEAVY = {Kind.BYTES, Kind.TENSOR}
+_UNUSED = {"models", "fingerprint", "copies"}
+"""Light columns that would take most of the memory of a large run, and that no page shows row by row."""
 
 
 class StoredRun:
@@ -20,6 +22,7 @@ class StoredRun:
     def __init__(self, run: Store) -> None:
         self._run = run
         self._facts: dict[str, list[Mapping[str, Any]]] = {}
+        self._schemas: dict[str, dict[str, Column]] = {}
 
     @cached_property
     def _reader(self) -> RowReader:
@@ -31,20 +34,32 @@ class StoredRun:
             path = manifest_path(stage)
             if not self._run.exists(path):
                 return []
-            columns = columns_of(read_schema(self._run, path))
-            light = [name for name, column in columns.items() if column.kind not in _HEAVY]
+            columns = self._columns(path)
+            light = [name for name, column in columns.items() if column.kind not in _HEAVY and name not in _UNUSED]
             self._facts[stage] = list(to_rows(read_table(self._run, path, light)))
         return self._facts[stage]
+
+    def models(self, stage: str) -> list[str]:
+        """The distinct lists of models (JSON) of a stage's rows."""
+        path = manifest_path(stage)
+        if not self._run.exists(path):
+            return []
+        return [text for text in read_table(self._run, path, ["models"])["models"].unique().to_pylist() if text]
 
     def pictures(self, stage: str, positions: Sequence[int], columns: Sequence[str]) -> list[Mapping[str, Any]]:
         """Heavy columns of the rows at these positions, as far as the stage has them; files are read."""
         if not positions:
             return []
         path = manifest_path(stage)
-        kinds = columns_of(read_schema(self._run, path))
+        kinds = self._columns(path)
         present = [name for name in columns if name in kinds]
         if not present:
             return [{} for _ in positions]
         rows = to_rows(self._reader.take(path, list(positions), present))
         files = [name for name in present if kinds[name].kind is Kind.FILE]
         return [{**row, **{name: self._run.read(row[name]) for name in files if row[name]}} for row in rows]
+
+    def _columns(self, path: str) -> dict[str, Column]:
+        if path not in self._schemas:
+            self._schemas[path] = columns_of(read_schema(self._run, path))
+        return self._schemas[path]
