@@ -35,7 +35,7 @@ _SURROUNDINGS: dict[str, type] = {
 }
 _SECRET_WORDS = ("key", "secret", "token", "password", "credential")
 _HIDDEN = "(hidden)"
-_SHARED = {"faces_pack": "${faces.pack}", "faces_root": "${faces.root}"}
+_SHARED = {"generator": "${generator}", "faces_pack": "${faces.pack}", "faces_root": "${faces.root}"}
 """Fields of several stages that are set in one place, unless a stage is given its own."""
 
 
@@ -45,6 +45,8 @@ class Config:
 
     drivers: tuple[str, ...]
     """What moves the portraits: names of presets and camera paths, or URLs of videos, photos and ARKit CSV files."""
+    generator: str
+    """Name or path of the generator checkpoint of all stages."""
     stages: Mapping[str, Any]
     """Stage name -> that stage's own frozen dataclass."""
     faces: FacesConfig
@@ -92,7 +94,7 @@ def presets() -> dict[str, list[str]]:
 
 def to_values(config: Config) -> dict[str, Any]:
     """The configuration as nested plain values; what looks like a credential is hidden."""
-    values: dict[str, Any] = {"drivers": list(config.drivers)}
+    values: dict[str, Any] = {"drivers": list(config.drivers), "generator": config.generator}
     values.update({name: plain(stage) for name, stage in config.stages.items()})
     values.update({name: plain(getattr(config, name)) for name in _SURROUNDINGS})
     return {name: _without_secrets(value) for name, value in values.items()}
@@ -113,7 +115,9 @@ def _sections() -> dict[str, type]:
 
 
 def _defaults() -> dict[str, Any]:
-    defaults = {"drivers": []} | {name: plain(cls()) for name, cls in _sections().items()}
+    defaults: dict[str, Any] = {"drivers": [], "generator": ""} | {
+        name: plain(cls()) for name, cls in _sections().items()
+    }
     for section in defaults.values():
         if isinstance(section, dict):
             section.update({field: source for field, source in _SHARED.items() if field in section})
@@ -125,8 +129,10 @@ def _typed(values: Any) -> Config:
     drivers = values["drivers"]
     if not isinstance(drivers, list) or not all(isinstance(name, str) for name in drivers):
         raise ConfigError(f"drivers: expected a list of names or URLs such as [smile,turn], got {drivers!r}.")
+    if not isinstance(values["generator"], str) or not values["generator"]:
+        raise ConfigError(f"generator: expected a name or a path, got {values['generator']!r}.")
     surroundings = {item.name: typed.pop(item.name) for item in fields(Config) if item.name in typed}
-    return Config(drivers=tuple(drivers), stages=typed, **surroundings)
+    return Config(drivers=tuple(drivers), generator=values["generator"], stages=typed, **surroundings)
 
 
 def _parse(overrides: Iterable[str]) -> list[Override]:

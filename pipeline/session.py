@@ -87,7 +87,7 @@ def carry_out(order: Order, progress: OnProgress, build: Callable[[str, Any], St
 
 
 def _plan(order: Order, build: Callable[[str, Any], Stage]) -> RunPlan:
-    stages = [build(name, order.config.stages[name]) for name in order.stages if name in order.config.stages]
+    stages = [build(name, order.config.stages[name]) for name in order.stages if name in STAGES]
     for stage in stages:
         stage.models()
     drivers = driver_specs(order.config.drivers, order.config.storage.options)

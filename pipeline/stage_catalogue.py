@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import Any
 
 from stages.base import Stage
@@ -14,7 +13,7 @@ STAGES = ("align", "invert", "edit", "drive", "animate", "evaluate")
 
 def config_classes() -> dict[str, type]:
     """The configuration dataclass of every stage."""
-    return {name: getattr(_module(name), f"{name.capitalize()}Config") for name in STAGES if _exists(name)}
+    return {name: getattr(_module(name), f"{name.capitalize()}Config") for name in STAGES}
 
 
 def build_stage(name: str, config: Any) -> Stage:
@@ -25,7 +24,3 @@ def build_stage(name: str, config: Any) -> Stage:
 
 def _module(name: str) -> Any:
     return importlib.import_module(f"stages.{name}")
-
-
-def _exists(name: str) -> bool:
-    return importlib.util.find_spec(f"stages.{name}") is not None

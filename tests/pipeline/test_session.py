@@ -1,0 +1,111 @@
+"""A whole invocation on small stages: results, resume, records."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from galatea.errors import ConfigError
+from pipeline.config import Config, compose
+from pipeline.executor import RunInterruptedError
+from pipeline.run_stage import Progress
+from pipeline.session import Order, carry_out
+from pipeline.settings import TrackingConfig
+from pipeline.stage_catalogue import STAGES
+from stages.base import Stage
+from tests.pipeline.small_chain import CHAIN, SmallConfig, write_photos
+
+
+def _build(name: str, config: SmallConfig) -> Stage:
+    return next(make(config) for make in CHAIN if make.name == name)  # type: ignore[attr-defined]
+
+
+def _config(**changes: Any) -> Config:
+    composed = compose(["executor=local", "tracking=off"])
+    return replace(composed, stages={name: SmallConfig() for name in STAGES}, **changes)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> str:
+    return str(write_photos(tmp_path / "photos"))
+
+
+def _quiet(progress: Progress) -> None:
+    """Nobody watches."""
+
+
+def test_a_run_ends_with_a_report_metrics_and_its_configuration(photos: str, tmp_path: Path) -> None:
+    outcome = carry_out(Order((photos,), str(tmp_path / "run"), _config()), _quiet, _build)
+    assert outcome.report == str(tmp_path / "run" / "report.html")
+    assert set(outcome.stages) == {"ingest", *STAGES}
+    assert "nobody is in this landscape" in Path(outcome.report).read_text()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["portraits"] == 4
+    assert metrics["clips"] == 16
+    assert (tmp_path / "run" / "plots" / "portraits.csv").exists()
+    assert "smile" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_the_second_run_computes_nothing_and_leaves_the_report_alone(photos: str, tmp_path: Path) -> None:
+    order = Order((photos,), str(tmp_path / "run"), _config())
+    first = carry_out(order, _quiet, _build)
+    written = Path(first.report).stat().st_mtime_ns
+    again = carry_out(order, _quiet, _build)
+    assert again.num_computed == 0
+    assert Path(again.report).stat().st_mtime_ns == written
+
+
+def test_an_interrupted_run_resumes_and_its_report_is_current(photos: str, tmp_path: Path) -> None:
+    order = Order((photos,), str(tmp_path / "run"), _config())
+
+    def stop(progress: Progress) -> None:
+        if progress.stage == "animate" and progress.done >= 2:
+            raise RunInterruptedError("stopped by SIGINT")
+
+    with pytest.raises(RunInterruptedError):
+        carry_out(order, stop, _build)
+    outcome = carry_out(order, _quiet, _build)
+    assert outcome.stages["invert"].num_reused == 4
+    assert 0 < outcome.stages["animate"].num_reused < 16
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["clips"] == 16
+
+
+def test_stages_run_one_by_one_on_what_is_there(photos: str, tmp_path: Path) -> None:
+    run, config = str(tmp_path / "run"), _config()
+    carry_out(Order((photos,), run, config, ("ingest",)), _quiet, _build)
+    for stage in ("align", "invert"):
+        outcome = carry_out(Order((), run, config, (stage,)), _quiet, _build)
+        assert outcome.stages[stage].num_done == 4
+        assert outcome.report == ""
+    with pytest.raises(ConfigError, match="drive has not finished"):
+        carry_out(Order((), run, config, ("edit", "animate")), _quiet, _build)
+
+
+def test_a_missing_driver_is_found_before_the_run_folder_is_touched(photos: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.mp4"):
+        carry_out(Order((photos,), str(tmp_path / "run"), _config(drivers=("gone.mp4",))), _quiet, _build)
+    with pytest.raises(ConfigError, match="at least one"):
+        carry_out(Order((photos,), str(tmp_path / "run"), _config(drivers=())), _quiet, _build)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_tracked_once_with_report_and_clips(photos: str, tmp_path: Path, tracking_uri: str) -> None:
+    artifacts = (tmp_path / "artifacts").as_uri()
+    tracking = TrackingConfig(uri=tracking_uri, experiment="session", artifact_location=artifacts, num_sample_clips=3)
+    order = Order((photos,), str(tmp_path / "run"), _config(tracking=tracking))
+    assert tracking_uri in carry_out(order, _quiet, _build).tracked_at
+    assert carry_out(order, _quiet, _build).tracked_at == ""
+    client = MlflowClient(tracking_uri=tracking_uri)
+    experiment = client.get_experiment_by_name("session")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    [whole] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(runs) == 1 + 1 + len(STAGES)
+    assert whole.data.metrics["portrait.psnr.p50"] > 0
+    assert {item.path for item in client.list_artifacts(whole.info.run_id)} >= {"report.html", "distributions.json"}
+    assert len(client.list_artifacts(whole.info.run_id, "clips")) == 3
