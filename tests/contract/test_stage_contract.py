@@ -44,6 +44,7 @@ TINY = AnchoredConfig(
 )
 QUICK: dict[str, dict[str, Any]] = {
     "invert": {"num_candidates": 2, "projection_steps": 1, "tuning_steps": 2, "projection_resolution": 32},
+    "edit": {"edits": ("smile",), "image_size": 64},
     "drive": {"fps": 5.0, "max_seconds": 0.6},
     "animate": {"size": 128, "resolution": 32, "preview_size": 64},
 }
@@ -104,7 +105,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("generator")
     facts = GeneratorFacts(name="tiny", kind="anchored", licence="Apache-2.0")
-    save_generator(AnchoredGenerator(TINY), folder, facts)
+    generator = AnchoredGenerator(TINY)
+    generator.mapping_network.measure(torch.randn(64, generator.z_dim))
+    save_generator(generator, folder, facts)
     return str(folder)
 
 
