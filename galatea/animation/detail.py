@@ -22,18 +22,18 @@ from torch import Tensor
 from galatea.animation.posing import Pose, pose_rays
 from galatea.animation.surface import fill_unseen, see_surface
 from galatea.cameras import project, unpack_label
-from galatea.eg3d.rays import Rays, camera_rays
+from galatea.eg3d.rays import Rays
 
 _MESH_TOLERANCE = 0.012
 """World units (4 mm on a real head) by which a mesh point may lie behind the visible mesh and still count as seen."""
 _DEPTH_TOLERANCE = 0.04
 """The same for rendered depth, which is coarser."""
-_AGREEMENT = 0.05
+_FAR = 9.0
+_AGREEMENT = 0.03
 """Up to this distance the rendered surface and the mesh are taken to be the same skin."""
-_LEAST_FACING = 0.15
-"""Cosine between surface normal and ray below which the photo saw a surface too obliquely to be of use."""
-_LEAST_SCALE = 0.3
-"""Fewest photo pixels (per side) that one pixel of the view may be stretched from."""
+_LEAST_AREA = 0.25
+"""Least area of the photo, in pixels, that a pixel of the view may be stretched from: less was seen too obliquely (a far
+cheek of a turned head) or is too compressed (an open eye's lid) to be of use."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,14 @@ class PhotoDetail:
         camera: the photo's camera.
         depth: rendered distance along the ray, filled where nothing is opaque.
         alpha: rendered opacity.
-        confidence: 0..1, low where the photo saw the surface obliquely.
         mesh: the head, None for generators without one.
-        mesh_depth: distance to the visible mesh in the photo's view, filled; None without a mesh.
+        mesh_depth: distance to the visible mesh in the photo's view, far where there is none; None without a mesh.
     """
 
     layer: Float[Tensor, "1 4 size size"]
     camera: Float[Tensor, "1 25"]
     depth: Float[Tensor, "1 1 grid grid"]
     alpha: Float[Tensor, "1 1 grid grid"]
-    confidence: Float[Tensor, "1 1 grid grid"]
     mesh: HeadMesh | None = None
     mesh_depth: Float[Tensor, "1 1 grid grid"] | None = None
 
@@ -86,16 +84,12 @@ def make_detail(
         grid: size of the maps in which correspondences are computed.
     """
     depth = _resized(fill_unseen(depth, (alpha > 0.5).to(depth.dtype)), grid)
-    rays = camera_rays(camera, grid)
-    confidence = _facing(_points(rays, depth), rays, grid)
     mesh_depth = None
     if mesh is not None:
         distance = _distance(mesh.vertices, camera)
         seen = see_surface(mesh.vertices, mesh.faces, distance, Pose.of_photo(camera), grid)
-        mesh_depth = torch.where(seen.is_hit > 0, seen.values, seen.values.new_tensor(torch.inf))
-        # The nearest mesh around a pixel: interpolating between a lip and the teeth behind it would make both visible.
-        mesh_depth = -F.max_pool2d(-mesh_depth, 3, 1, 1)
-    return PhotoDetail(layer, camera, depth, _resized(alpha, grid), confidence, mesh, mesh_depth)
+        mesh_depth = torch.where(seen.is_hit > 0, seen.values, seen.values.new_tensor(_FAR))
+    return PhotoDetail(layer, camera, depth, _resized(alpha, grid), mesh, mesh_depth)
 
 
 def carry_detail(
@@ -127,7 +121,7 @@ def carry_detail(
     weight = _visibility(detail, points, lookup, on_skin) * _scale_weight(lookup)
     # Beyond the silhouette only what also was beyond the photo's rendered silhouette (loose hair) has a place.
     was_opaque = _look_up(detail.alpha.expand(points.shape[0], -1, -1, -1), lookup)
-    weight = weight * torch.maximum(_resized(alpha, grid), 1 - was_opaque)
+    weight = weight * (_resized(alpha, grid) + 1 - was_opaque).clamp(0, 1)
     size = detail.layer.shape[-1]
     lookup, weight = _resized(lookup, size), _resized(weight, size)
     carried = _look_up(detail.layer.expand(lookup.shape[0], -1, -1, -1), lookup)
@@ -151,19 +145,19 @@ def _unexpressed(
 def _visibility(
     detail: PhotoDetail, points: Float[Tensor, "batch 3 grid grid"], lookup: Tensor, on_skin: Tensor
 ) -> Float[Tensor, "batch 1 grid grid"]:
-    """Return how surely the photo saw the points: not behind what it shows there, not oblique, inside the frame."""
+    """Return how surely the photo saw the points: not behind what it shows there, and inside the frame."""
     batch = points.shape[0]
     origin = unpack_label(detail.camera)[0][:, :3, 3].view(1, 3, 1, 1)
     distance = (points - origin).norm(dim=1, keepdim=True)
     shown = _look_up(detail.depth.expand(batch, -1, -1, -1), lookup)
     visible = (2 - (distance - shown).abs() / _DEPTH_TOLERANCE).clamp(0, 1)
     if detail.mesh_depth is not None:
-        nearest = _look_up(detail.mesh_depth.clamp_max(9).expand(batch, -1, -1, -1), lookup)
+        # Not interpolated: between a lip and the teeth behind it, a mean would make both visible.
+        nearest = _look_up(detail.mesh_depth.expand(batch, -1, -1, -1), lookup, "nearest")
         unhidden = (2 - (distance - nearest) / _MESH_TOLERANCE).clamp(0, 1)
         visible = visible * (1 - on_skin + on_skin * unhidden)
-    confident = _look_up(detail.confidence.expand(batch, -1, -1, -1), lookup)
     inside = (lookup.abs().amax(1, keepdim=True) <= 1).to(visible.dtype)
-    weight: Tensor = visible * confident * inside
+    weight: Tensor = visible * inside
     return weight
 
 
@@ -173,20 +167,7 @@ def _scale_weight(lookup: Float[Tensor, "batch 2 grid grid"]) -> Float[Tensor, "
     across = F.pad(lookup[..., 1:] - lookup[..., :-1], (0, 1, 0, 0), mode="replicate") * grid / 2
     down = F.pad(lookup[..., 1:, :] - lookup[..., :-1, :], (0, 0, 0, 1), mode="replicate") * grid / 2
     area = across[:, :1] * down[:, 1:] - across[:, 1:] * down[:, :1]
-    return (area / _LEAST_SCALE - 1).clamp(0, 1)
-
-
-def _facing(points: Float[Tensor, "1 3 grid grid"], rays: Rays, grid: int) -> Float[Tensor, "1 1 grid grid"]:
-    """Return a weight that falls to 0 where the surface turns away from the rays."""
-    smooth = F.avg_pool2d(F.pad(points, (2, 2, 2, 2), mode="replicate"), 5, 1)
-    padded = F.pad(smooth, (1, 1, 1, 1), mode="replicate")
-    across = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
-    down = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
-    normal = F.normalize(torch.cross(across, down, dim=1), dim=1)
-    directions = rays.directions.transpose(1, 2).reshape(1, 3, grid, grid)
-    cosine = (normal * directions).sum(1, keepdim=True).abs()
-    weight: Tensor = ((cosine - _LEAST_FACING) / _LEAST_FACING).clamp(0, 1)
-    return weight
+    return (area / _LEAST_AREA - 1).clamp(0, 1)
 
 
 def _points(rays: Rays, depth: Float[Tensor, "batch 1 grid grid"]) -> Float[Tensor, "batch 3 grid grid"]:
@@ -200,8 +181,9 @@ def _distance(vertices: Float[Tensor, "batch n 3"], camera: Float[Tensor, "batch
     return distance
 
 
-def _look_up(maps: Tensor, lookup: Float[Tensor, "batch 2 h w"]) -> Tensor:
-    looked_up: Tensor = F.grid_sample(maps, lookup.permute(0, 2, 3, 1), align_corners=False, padding_mode="border")
+def _look_up(maps: Tensor, lookup: Float[Tensor, "batch 2 h w"], mode: str = "bilinear") -> Tensor:
+    places = lookup.permute(0, 2, 3, 1)
+    looked_up: Tensor = F.grid_sample(maps, places, mode=mode, align_corners=False, padding_mode="border")
     return looked_up
 
 

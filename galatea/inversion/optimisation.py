@@ -30,10 +30,18 @@ class Progress:
 
 @dataclass(frozen=True)
 class Group:
-    """Tensors that are optimised with one learning rate."""
+    """Tensors that are optimised with one learning rate.
+
+    Attributes:
+        tensors: leaves that require gradients.
+        lr: peak learning rate.
+        is_damped: elements whose gradient is small against the tensor's at the first step move little, instead of as
+            much as all others, as they do with Adam: texels at the rim of what the photo shows would turn into noise.
+    """
 
     tensors: Sequence[Tensor]
     lr: float
+    is_damped: bool = False
 
 
 def minimise(
@@ -51,7 +59,8 @@ def minimise(
     Raises:
         FitError: if a loss is not finite.
     """
-    optimiser = torch.optim.Adam([{"params": list(g.tensors), "lr": g.lr, "peak": g.lr} for g in groups], betas=_BETAS)
+    each = [(tensor, group) for group in groups for tensor in group.tensors]
+    optimiser = torch.optim.Adam([{"params": [t], "lr": g.lr, "peak": g.lr} for t, g in each], betas=_BETAS)
     best, checked = torch.tensor(torch.inf), 0
     losses = torch.zeros(0)
     for step in range(num_steps):
@@ -62,6 +71,8 @@ def minimise(
         if not bool(torch.isfinite(losses).all()):
             raise FitError(f"inversion: expected finite losses, got {losses.tolist()} in step {step}")
         torch.autograd.backward(losses.sum())
+        if step == 0:
+            _damp(optimiser, [group.is_damped for _, group in each])
         optimiser.step()
         losses = losses.detach()
         if min_gain and step - checked >= _PATIENCE:
@@ -69,6 +80,15 @@ def minimise(
                 return Progress(losses, step + 1)
             best, checked = torch.minimum(best, losses), step
     return Progress(losses, num_steps)
+
+
+def _damp(optimiser: torch.optim.Adam, is_damped: Sequence[bool]) -> None:
+    """Set the constant under Adam's square root to the size of the first gradient, for damped tensors."""
+    for group, damped in zip(optimiser.param_groups, is_damped, strict=True):
+        gradient = group["params"][0].grad
+        if damped and gradient is not None:
+            moved = gradient[gradient != 0]
+            group["eps"] = max(1e-8, float(moved.square().mean().sqrt())) if moved.numel() else 1e-8
 
 
 def move_camera(camera: Float[Tensor, "batch 25"], move: Float[Tensor, "batch 6"]) -> Float[Tensor, "batch 25"]:

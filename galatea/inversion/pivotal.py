@@ -140,7 +140,8 @@ def tune(
     size = config.resolution or generator.neural_rendering_resolution
     scaled = target.at(size if shapes else generator.img_resolution)
     head = cast_once(generator, target.head)
-    residuals = {name: torch.zeros(batch, *shape, device=device).requires_grad_() for name, shape in shapes.items()}
+    # One tensor a portrait: damping looks at whole tensors, and portraits shall not influence each other.
+    maps = {n: [torch.zeros(s, device=device).requires_grad_() for _ in range(batch)] for n, s in shapes.items()}
     delta = {} if shapes else {k: v.requires_grad_() for k, v in new_delta(generator, config.delta_rank, seed).items()}
     move = torch.zeros(batch, 6, device=device, requires_grad=True)
     latent = projection.w_plus.detach().clone().requires_grad_()
@@ -151,6 +152,7 @@ def tune(
         index = step % len(sides.views)
         if config.side_weight:
             views.append(sides.views[index])
+        residuals = {name: torch.stack(values) for name, values in maps.items()}
         renderings = view.with_delta(delta, latent, head, residuals, views)
         total = objective(renderings[0], scaled)
         for value in residuals.values():
@@ -160,12 +162,13 @@ def tune(
             total = total + config.side_weight * sides.difference(index, renderings[1])
         return total + move.square().sum(1)
 
-    groups = [Group(list(residuals.values()), config.map_lr)] if residuals else []
+    groups = [Group(values, config.map_lr, is_damped=True) for values in maps.values()]
     groups += [Group(list(delta.values()), config.delta_lr)] if delta else []
     groups += [Group([move], config.camera_lr)] if config.camera_lr else []
     groups += [Group([latent], config.latent_lr)] if config.latent_lr else []
     progress = minimise(loss, groups, config.num_steps, config.min_gain)
     with torch.no_grad():
+        residuals = {name: torch.stack(values) for name, values in maps.items()}
         tuned = view.with_delta(delta, latent, head, residuals, sides.views)
         changes = [(a.alpha - b.alpha).abs().mean((1, 2, 3)) for a, b in zip(tuned, sides.pivots, strict=True)]
     return Tuning(
