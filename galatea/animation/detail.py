@@ -32,8 +32,8 @@ _FAR = 9.0
 _AGREEMENT = 0.03
 """Up to this distance the rendered surface and the mesh are taken to be the same skin."""
 _LEAST_AREA = 0.25
-"""Least area of the photo, in pixels, that a pixel of the view may be stretched from: less was seen too obliquely (a far
-cheek of a turned head) or is too compressed (an open eye's lid) to be of use."""
+"""Least area of the photo, in pixels, that a pixel of the view may be stretched from: less was seen too obliquely (a
+far cheek) or is too compressed (an open eye's lid) to be of use."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,8 @@ def carry_detail(
     was_opaque = _look_up(detail.alpha.expand(points.shape[0], -1, -1, -1), lookup)
     weight = weight * (_resized(alpha, grid) + 1 - was_opaque).clamp(0, 1)
     size = detail.layer.shape[-1]
+    # Softened, so that a surface does not fray where it just leaves the photo's sight.
+    weight = F.avg_pool2d(weight, 5, 1, 2, count_include_pad=False)
     lookup, weight = _resized(lookup, size), _resized(weight, size)
     carried = _look_up(detail.layer.expand(lookup.shape[0], -1, -1, -1), lookup)
     return carried * weight

@@ -109,13 +109,13 @@ def neck_bend(
         pose: the view, its own bend is not looked at.
         chin: lowest point of the chin in world space, as expressed.
         margin: distance kept below the chin, in image heights.
-        min_length: least height over which the turn fades out; it may then end below the image.
+        min_length: least height over which the turn fades out; a chin that is lowered further than that is squeezed.
     """
     points = chin[:, None]
     turned, _ = project(points, turned_camera(pose.camera, pose.angles_deg))
     resting, _ = project(points, pose.camera)
     first = torch.maximum(turned[:, 0, 1], resting[:, 0, 1]) + margin
-    return torch.stack([first, (first + min_length).clamp_min(1.0)], dim=1)
+    return torch.stack([first.clamp_max(1 - min_length), torch.ones_like(first)], dim=1)
 
 
 def _turn(camera: Float[Tensor, "batch 25"], angles_deg: Float[Tensor, "batch 3"]) -> Float[Tensor, "batch 3 3"]:

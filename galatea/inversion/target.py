@@ -21,7 +21,7 @@ RIGHT_EYE = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144
 LEFT_EYE = (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249)
 LIPS = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
 """Outlines of eyes and lips in the same mesh."""
-_FACE_WEIGHT, _FEATURE_WEIGHT = 2.0, 3.0
+_FACE_WEIGHT, _FEATURE_WEIGHT, _BACKGROUND_WEIGHT = 2.0, 3.0, 0.01
 """How much more than the rest of the person face pixels count, and eyes and lips on top of that."""
 
 
@@ -98,5 +98,7 @@ def pixel_weight(
     size = matte.shape[-1]
     features = torch.stack([polygon_mask(landmarks[:, list(part)], size) for part in (RIGHT_EYE, LEFT_EYE, LIPS)])
     grown = F.max_pool2d(features.amax(0), 2 * (size // 48) + 1, 1, size // 48)
-    weight = 0.1 + matte + _FACE_WEIGHT * face_mask(landmarks, size) + _FEATURE_WEIGHT * grown
-    return weight / (0.1 + 1 + _FACE_WEIGHT + _FEATURE_WEIGHT)
+    # Shrunk: pixels at the person's edge hold background, which would be painted onto the head's sides.
+    inner = -F.max_pool2d(-matte, 2 * (size // 64) + 1, 1, size // 64)
+    weight = _BACKGROUND_WEIGHT + inner * (1 + _FACE_WEIGHT * face_mask(landmarks, size) + _FEATURE_WEIGHT * grown)
+    return weight / (1 + _FACE_WEIGHT + _FEATURE_WEIGHT)
