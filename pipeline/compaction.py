@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +19,7 @@ import pyarrow.compute as pc
 
 from galatea.errors import StorageError
 from pipeline.fingerprint import digest
-from pipeline.journal import read_keys, shard_paths
+from pipeline.journal import read_all_keys, shard_paths
 from pipeline.manifest import (
     BOOKKEEPING,
     DONE,
@@ -71,7 +73,8 @@ def compact(run: Store, stage: str, schema: pa.Schema, keys: Sequence[tuple[str,
     """
     shards = shard_paths(run, stage)
     old = [manifest_path(stage)] if run.exists(manifest_path(stage)) else []
-    chosen = _choose([(path, read_keys(run, path)) for path in (*old, *shards)], keys)
+    paths = [*old, *shards]
+    chosen = _choose(list(zip(paths, read_all_keys(run, paths), strict=True)), keys)
     with closing(RowReader(run)) as reader:
         tables = _ordered_tables(reader, chosen, keys, schema)
         return publish_manifest(run, stage, schema, tables, requests_digest(keys), shards)
@@ -131,7 +134,8 @@ def _ordered_tables(
     """The rows to keep, in order, as tables of one row group each."""
     places = [(path, row) for source_id, _ in keys if source_id in chosen for path, row in _places(chosen[source_id])]
     for start in range(0, len(places), ROWS_PER_GROUP):
-        parts = [reader.take(path, [row]).cast(schema) for path, row in places[start : start + ROWS_PER_GROUP]]
+        together = groupby(places[start : start + ROWS_PER_GROUP], key=itemgetter(0))
+        parts = [reader.take(path, [row for _, row in group]).cast(schema) for path, group in together]
         yield pa.concat_tables(parts).combine_chunks()
 
 

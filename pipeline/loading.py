@@ -18,9 +18,15 @@ class RecordLoader:
     """Reads what requests refer to: rows of earlier manifests, their files, and the users' own files."""
 
     def __init__(
-        self, run: Store, joins: Sequence[Join], uris: Mapping[str, str], input_options: Mapping[str, Any]
+        self,
+        run: Store,
+        requires: Sequence[str],
+        joins: Sequence[Join],
+        uris: Mapping[str, str],
+        input_options: Mapping[str, Any],
     ) -> None:
         self._run = run
+        self._requires = requires
         self._joins = joins
         self._uris = uris
         self._input_options = input_options
@@ -33,7 +39,8 @@ class RecordLoader:
         Raises:
             StorageError: the run folder cannot be read.
         """
-        records = [dict(request.fields) for request in requests]
+        # Null in what a kind of record lacks: a portrait has no clip.
+        records = [{**dict.fromkeys(self._requires), **request.fields} for request in requests]
         for index, join in enumerate(self._joins):
             wanted = [(record, request.rows[index]) for record, request in zip(records, requests, strict=True)]
             self._join(join, wanted)

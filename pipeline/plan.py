@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from galatea.errors import ConfigError
 from pipeline.fingerprint import digest
@@ -42,7 +41,7 @@ URI_COLUMNS: Mapping[str, str] = {"photo": "uri", "data": "data_uri"}
 """Columns of bytes that no manifest holds: they are read from the users' own files when they are needed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Line:
     """A finished row and the rows that it descends from."""
 
@@ -148,7 +147,7 @@ def _requests(stage: Stage, lines_by_kind: Sequence[Sequence[Line]], columns: Ma
         start, after = len(joins), num_joins - len(joins) - len(names)
         for line in lines:
             rows = (*[None] * start, *(line.places[name] for name in names), *[None] * after)
-            fields: dict[str, Any] = {**dict.fromkeys(stage.requires), **line.keys, stage.source_id_column: line.row_id}
+            fields = {**line.keys, stage.source_id_column: line.row_id}
             items.append(Request(line.row_id, line.fingerprint, fields, rows))
         joins += [Join(manifest_path(name), tuple(c for c, place in wanted.items() if place == name)) for name in names]
     held = {column for _, wanted in kinds for column in wanted}

@@ -60,14 +60,18 @@ class RowReader:
         """
         starts = self._open(path).starts
         parts = []
-        for row in rows:
-            group = int(np.searchsorted(starts, row, side="right")) - 1
+        place = 0
+        while place < len(rows):
+            group = int(np.searchsorted(starts, rows[place], side="right")) - 1
             table = self._row_group(path, group, columns)
-            offset = row - int(starts[group])
+            offset = rows[place] - int(starts[group])
             if offset >= table.num_rows:
-                raise StorageError(f"{self._store.locate(path)} has no row {row}: it was replaced while it was read")
-            parts.append(table.slice(offset, 1))
-        return pa.concat_tables(parts).combine_chunks()
+                url = self._store.locate(path)
+                raise StorageError(f"{url} has no row {rows[place]}: it was replaced while it was read")
+            length = _run_length(rows, place, table.num_rows - offset)
+            parts.append(table.slice(offset, length))
+            place += length
+        return pa.concat_tables(parts)
 
     def close(self) -> None:
         """Close the files."""
@@ -94,6 +98,14 @@ class RowReader:
         if len(self._opened) > _MAX_OPEN_FILES:
             self._opened.popitem(last=False)[1].stack.close()
         return self._opened[path]
+
+
+def _run_length(rows: Sequence[int], start: int, limit: int) -> int:
+    """How many of the rows from `start` on follow on each other, at most `limit`."""
+    length = 1
+    while length < limit and start + length < len(rows) and rows[start + length] == rows[start] + length:
+        length += 1
+    return length
 
 
 @dataclass(frozen=True)

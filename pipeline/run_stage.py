@@ -14,7 +14,7 @@ from galatea.errors import ConfigError
 from pipeline.compaction import compact, read_statistics, requests_digest
 from pipeline.executor import Executor, StopSignal, build_executor
 from pipeline.fingerprint import row_fingerprint
-from pipeline.journal import JournalLimits, read_keys, shard_paths, unfinished
+from pipeline.journal import JournalLimits, read_all_keys, shard_paths, unfinished
 from pipeline.manifest import DONE, manifest_path
 from pipeline.requests import Request, Requests
 from pipeline.settings import ExecutorConfig
@@ -166,7 +166,7 @@ def _plan(
     )
     if not files:
         return list(items), False
-    finished = pa.concat_tables([read_keys(run, path) for path in files])
+    finished = pa.concat_tables(read_all_keys(run, files))
     left = unfinished(requested, finished, retry_failed)
     return [items[position] for position in left["position"].to_pylist()], is_compact
 

@@ -67,7 +67,7 @@ class Worker:
         self._task = task
         self._schema = task.schema
         self._journal = JournalWriter(task.run, task.stage.name, name, self._schema, task.limits)
-        self._loader = RecordLoader(task.run, task.joins, task.uris, task.input_options)
+        self._loader = RecordLoader(task.run, task.stage.requires, task.joins, task.uris, task.input_options)
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
         self._loading: dict[tuple[str, int], Future[list[Record | RecordError]]] = {}
         self._taken: set[tuple[str, int]] = set()

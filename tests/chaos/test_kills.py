@@ -124,7 +124,7 @@ def test_a_record_that_kills_its_process_is_quarantined_and_the_others_are_done(
 def test_a_stage_that_kills_every_worker_is_given_up(ray_address: str, tmp_path: Path) -> None:
     with pytest.raises(WorkersDieError, match="workers died"):
         run_numbers(
-            str(tmp_path), ExecutorConfig(kind="ray", max_restarts=2, num_actors=2), kills_on=tuple(NAMES), batch_size=1
+            str(tmp_path), ExecutorConfig(kind="ray", max_restarts=1, num_actors=1), kills_on=tuple(NAMES), batch_size=1
         )
 
 
