@@ -49,19 +49,19 @@ class InvertConfig:
     """Folder of a pack that the user supplies."""
     batch_size: int = 1
     """Portraits inverted together; more than one only for anchored generators."""
-    num_candidates: int = 12
+    num_candidates: int = 24
     """Typical latents that are tried as a start."""
-    projection_steps: int = 24
+    projection_steps: int = 16
     """Steps of the latent projection."""
     projection_lr: float = 0.12
     """Its learning rate, in standard deviations of the latent."""
     projection_resolution: int = 48
     """Size at which the projection compares images."""
-    tuning_steps: int = 36
+    tuning_steps: int = 24
     """Steps of pivotal tuning."""
     tuning_resolution: int = 64
     """Size of the volume rendering in tuning; 0 = the generator's own."""
-    map_lr: float = 0.03
+    map_lr: float = 0.06
     """Learning rate of residual maps."""
     delta_lr: float = 0.002
     """Learning rate of weight changes, for generators without residual maps."""

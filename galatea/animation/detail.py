@@ -52,6 +52,7 @@ class PhotoDetail:
         layer: photo layer minus rendered layer, at the photo's size.
         camera: the photo's camera.
         depth: rendered distance along the ray, filled where nothing is opaque.
+        smooth_depth: the same, blurred: where loose hair is taken to be.
         alpha: rendered opacity.
         mesh: the head, None for generators without one.
         mesh_depth: distance to the visible mesh in the photo's view, far where there is none; None without a mesh.
@@ -60,6 +61,7 @@ class PhotoDetail:
     layer: Float[Tensor, "1 4 size size"]
     camera: Float[Tensor, "1 25"]
     depth: Float[Tensor, "1 1 grid grid"]
+    smooth_depth: Float[Tensor, "1 1 grid grid"]
     alpha: Float[Tensor, "1 1 grid grid"]
     mesh: HeadMesh | None = None
     mesh_depth: Float[Tensor, "1 1 grid grid"] | None = None
@@ -89,7 +91,8 @@ def make_detail(
         distance = _distance(mesh.vertices, camera)
         seen = see_surface(mesh.vertices, mesh.faces, distance, Pose.of_photo(camera), grid)
         mesh_depth = torch.where(seen.is_hit > 0, seen.values, seen.values.new_tensor(_FAR))
-    return PhotoDetail(layer, camera, depth, _resized(alpha, grid), mesh, mesh_depth)
+    smooth_depth = depth if mesh is None else _blurred(depth)
+    return PhotoDetail(layer, camera, depth, smooth_depth, _resized(alpha, grid), mesh, mesh_depth)
 
 
 def carry_detail(
@@ -114,7 +117,7 @@ def carry_detail(
     points = _points(rays, depth)
     on_skin = torch.zeros_like(depth)
     if detail.mesh is not None and vertices is not None:
-        points, on_skin = _unexpressed(points, detail.mesh, vertices, pose)
+        points, on_skin = _unexpressed(points, _points(rays, _blurred(depth)), detail.mesh, vertices, pose)
     camera = detail.camera.expand(points.shape[0], 25)
     image, _ = project(points.flatten(2).transpose(1, 2), camera)
     lookup = image.transpose(1, 2).reshape(-1, 2, grid, grid) * 2 - 1
@@ -131,9 +134,17 @@ def carry_detail(
 
 
 def _unexpressed(
-    points: Float[Tensor, "batch 3 grid grid"], mesh: HeadMesh, vertices: Float[Tensor, "batch vertices 3"], pose: Pose
+    points: Float[Tensor, "batch 3 grid grid"],
+    loose: Float[Tensor, "batch 3 grid grid"],
+    mesh: HeadMesh,
+    vertices: Float[Tensor, "batch vertices 3"],
+    pose: Pose,
 ) -> tuple[Float[Tensor, "batch 3 grid grid"], Float[Tensor, "batch 1 grid grid"]]:
-    """Move points back to where they were in the photo's expression; also say how surely they lie on the mesh."""
+    """Move points back to where they were in the photo's expression; also say how surely they lie on the mesh.
+
+    Points near the mesh are put on it; the others (hair, clothes) are taken from `loose`, their smooth surface: the
+    rendered depth of hair is uneven, and would make its strands waver.
+    """
     grid = points.shape[-1]
     resting = mesh.vertices.expand_as(vertices)
     seen = see_surface(vertices, mesh.faces, torch.cat([vertices, resting], -1), pose, grid)
@@ -141,7 +152,7 @@ def _unexpressed(
     gap = (points - position).norm(dim=1, keepdim=True)
     on_skin = seen.is_hit * (2 - gap / _AGREEMENT).clamp(0, 1)
     moved = fill_unseen(source - position, seen.is_hit)
-    return points + moved + on_skin * (position - points), on_skin
+    return loose + moved + on_skin * (position - loose), on_skin
 
 
 def _visibility(
@@ -151,8 +162,8 @@ def _visibility(
     batch = points.shape[0]
     origin = unpack_label(detail.camera)[0][:, :3, 3].view(1, 3, 1, 1)
     distance = (points - origin).norm(dim=1, keepdim=True)
-    shown = _look_up(detail.depth.expand(batch, -1, -1, -1), lookup)
-    visible = (2 - (distance - shown).abs() / _DEPTH_TOLERANCE).clamp(0, 1)
+    shown = _look_up(torch.cat([detail.depth, detail.smooth_depth], 1).expand(batch, -1, -1, -1), lookup)
+    visible = (2 - (distance - shown).abs().amin(1, keepdim=True) / _DEPTH_TOLERANCE).clamp(0, 1)
     if detail.mesh_depth is not None:
         # Not interpolated: between a lip and the teeth behind it, a mean would make both visible.
         nearest = _look_up(detail.mesh_depth.expand(batch, -1, -1, -1), lookup, "nearest")
@@ -187,6 +198,13 @@ def _look_up(maps: Tensor, lookup: Float[Tensor, "batch 2 h w"], mode: str = "bi
     places = lookup.permute(0, 2, 3, 1)
     looked_up: Tensor = F.grid_sample(maps, places, mode=mode, align_corners=False, padding_mode="border")
     return looked_up
+
+
+def _blurred(maps: Float[Tensor, "batch 1 grid grid"]) -> Float[Tensor, "batch 1 grid grid"]:
+    radius = max(1, maps.shape[-1] // 32)
+    for _ in range(2):
+        maps = F.avg_pool2d(F.pad(maps, (radius,) * 4, mode="replicate"), 2 * radius + 1, 1)
+    return maps
 
 
 def _resized(maps: Tensor, size: int) -> Tensor:

@@ -18,7 +18,7 @@ from galatea.animation.posing import Pose, neck_bend, own_angles, pose_rays
 from galatea.eg3d.generator import Rendering
 from galatea.errors import ConfigError
 from galatea.images import to_uint8
-from galatea.inversion.binding import PortraitGenerator, mesh_of, personal_generator
+from galatea.inversion.binding import PortraitGenerator, full_maps, mesh_of, personal_generator
 from galatea.inversion.capsule import Capsule
 from galatea.inversion.objective import layer_of
 from galatea.morphable.head import HeadCoefficients
@@ -89,7 +89,8 @@ class PortraitAnimator:
         self.generator = personal_generator(generator, capsule.delta)
         device = photo.device
         self.camera = capsule.camera[None].to(device)
-        self.residuals: Mapping[str, Tensor] = {k: v[None].to(device) for k, v in capsule.residuals.items()}
+        maps = {name: value[None].to(device) for name, value in capsule.residuals.items()}
+        self.residuals: Mapping[str, Tensor] = full_maps(self.generator, maps)
         self.identity = _moved(capsule.identity, capsule.identity_offset)[None].to(device)
         self.expression = _moved(capsule.expression, capsule.expression_offset)[None].to(device).clamp(0, 1)
         self._ws = capsule.w_plus[None].to(device)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -29,6 +30,24 @@ def cast_once(generator: PortraitGenerator, head: HeadCoefficients | None) -> He
     if isinstance(generator, AnchoredGenerator) and head is not None:
         return generator.cast(head)
     return head
+
+
+def full_maps(
+    generator: PortraitGenerator, maps: Mapping[str, Float[Tensor, "batch channels rows columns"]]
+) -> dict[str, Tensor]:
+    """Return residual maps at the sizes that the generator reads; stored ones may be smaller.
+
+    Raises:
+        InputError: if a map is not one of this generator's.
+    """
+    full = {}
+    for name, value in maps.items():
+        shape = generator.residual_shapes.get(name)
+        if shape is None or value.ndim != 4 or value.shape[1] != shape[0]:
+            raise InputError(f"residual map {name}: expected one of {dict(generator.residual_shapes)}, got another")
+        size = shape[-2:]
+        full[name] = value if value.shape[-2:] == size else F.interpolate(value, size, mode="bilinear")
+    return full
 
 
 def mesh_of(generator: PortraitGenerator) -> HeadModel | None:

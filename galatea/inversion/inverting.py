@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from galatea.inversion.binding import PortraitGenerator, TunedView, View
+from galatea.inversion.binding import PortraitGenerator, TunedView, View, full_maps
 from galatea.inversion.capsule import Capsule
 from galatea.inversion.objective import FeatureExtractor, LossWeights, Objective, shown
 from galatea.inversion.pivotal import TuningConfig, tune
@@ -87,7 +87,7 @@ def invert(
     tuning = tune(generator, target, projection, objective, config.tuning)
     with torch.no_grad():
         view = View(tuning.camera, generator.neural_rendering_resolution)
-        args = (tuning.w_plus, target.head, tuning.residuals, [view])
+        args = (tuning.w_plus, target.head, full_maps(generator, tuning.residuals), [view])
         (rendering,) = TunedView(generator).with_delta(tuning.delta, *args)
         reconstruction = shown(rendering, target.background)
         quality = psnr(reconstruction, target.image, target.face), ssim(reconstruction, target.image, target.face)

@@ -18,7 +18,7 @@ from torch import Tensor
 from galatea.animation.posing import own_angles, turned_camera
 from galatea.eg3d.generator import Rendering
 from galatea.errors import ConfigError
-from galatea.inversion.binding import Head, PortraitGenerator, TunedView, View, cast_once, new_delta
+from galatea.inversion.binding import Head, PortraitGenerator, TunedView, View, cast_once, full_maps, new_delta
 from galatea.inversion.objective import Objective
 from galatea.inversion.optimisation import Group, minimise, move_camera
 from galatea.inversion.projector import Projection
@@ -38,6 +38,9 @@ class TuningConfig:
         resolution: size of the volume rendering; None: the generator's own. Images are compared at this size where
         residual
             maps are tuned, and behind the super-resolution where weights are.
+        map_limit: largest side of residual maps; larger ones are optimised at it and enlarged. Texels that are finer
+        than
+            the compared images would only pick up noise.
         map_lr: peak learning rate of residual maps.
         map_size: weight of the mean square of residual maps.
         map_roughness: weight of their total variation.
@@ -52,7 +55,8 @@ class TuningConfig:
 
     num_steps: int = 80
     resolution: int | None = None
-    map_lr: float = 0.02
+    map_limit: int = 64
+    map_lr: float = 0.03
     map_size: float = 0.05
     map_roughness: float = 0.05
     latent_lr: float = 0.0
@@ -72,7 +76,7 @@ class TuningConfig:
         for name in ("map_lr", "map_size", "map_roughness", "latent_lr", "delta_lr", "side_weight", "camera_lr"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"tuning.{name}: expected at least 0, got {getattr(self, name)}")
-        for name, low in (("num_steps", 0), ("delta_rank", 1), ("side_resolution", 8)):
+        for name, low in (("num_steps", 0), ("delta_rank", 1), ("side_resolution", 8), ("map_limit", 4)):
             if getattr(self, name) < low:
                 raise ConfigError(f"tuning.{name}: expected at least {low}, got {getattr(self, name)}")
 
@@ -141,7 +145,7 @@ def tune(
     scaled = target.at(size if shapes else generator.img_resolution)
     head = cast_once(generator, target.head)
     # One tensor a portrait: damping looks at whole tensors, and portraits shall not influence each other.
-    maps = {n: [torch.zeros(s, device=device).requires_grad_() for _ in range(batch)] for n, s in shapes.items()}
+    maps = {name: _new_maps(name, shape, config.map_limit, batch, device) for name, shape in shapes.items()}
     delta = {} if shapes else {k: v.requires_grad_() for k, v in new_delta(generator, config.delta_rank, seed).items()}
     move = torch.zeros(batch, 6, device=device, requires_grad=True)
     latent = projection.w_plus.detach().clone().requires_grad_()
@@ -153,7 +157,7 @@ def tune(
         if config.side_weight:
             views.append(sides.views[index])
         residuals = {name: torch.stack(values) for name, values in maps.items()}
-        renderings = view.with_delta(delta, latent, head, residuals, views)
+        renderings = view.with_delta(delta, latent, head, full_maps(generator, residuals), views)
         total = objective(renderings[0], scaled)
         for value in residuals.values():
             total = total + config.map_size * value.square().flatten(1).mean(1)
@@ -169,7 +173,7 @@ def tune(
     progress = minimise(loss, groups, config.num_steps, config.min_gain)
     with torch.no_grad():
         residuals = {name: torch.stack(values) for name, values in maps.items()}
-        tuned = view.with_delta(delta, latent, head, residuals, sides.views)
+        tuned = view.with_delta(delta, latent, head, full_maps(generator, residuals), sides.views)
         changes = [(a.alpha - b.alpha).abs().mean((1, 2, 3)) for a, b in zip(tuned, sides.pivots, strict=True)]
     return Tuning(
         latent.detach(),
@@ -180,3 +184,11 @@ def tune(
         progress.num_steps,
         torch.stack(changes).mean(0),
     )
+
+
+def _new_maps(name: str, shape: tuple[int, ...], limit: int, batch: int, device: torch.device) -> list[Tensor]:
+    """Return maps of zeros, one a portrait, no larger than `limit`; half of it where they hold hair, not a texture."""
+    channels, *sides = shape
+    limit = limit if name.startswith("texture") else limit // 2
+    size = (channels, *(min(side, limit) for side in sides))
+    return [torch.zeros(size, device=device).requires_grad_() for _ in range(batch)]
