@@ -81,7 +81,7 @@ def test_a_generator_without_a_code_is_refused(small: SimpleNamespace, generator
 
 def test_a_capsule_of_another_generator_is_refused(generator) -> None:
     foreign = Capsule(**(vars(capsule_of(generator)) | {"generator_sha256": "f" * 64}))
-    with pytest.raises(WeightsError, match="another|one of sha256"):
+    with pytest.raises(WeightsError, match="was made with generator"):
         apply_edit(generator, foreign, "smile")
 
 
