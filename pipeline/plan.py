@@ -74,9 +74,10 @@ class Lineage:
 
     def combined(self, stages: Sequence[str]) -> list[Line]:
         """Each row of the first stage with each row of the next, and so on."""
-        lines = self.finished(stages[0])
-        for stage in stages[1:]:
-            lines = [_combine(line, other) for line in lines for other in self.finished(stage)]
+        first, *others = [self.finished(stage) for stage in stages]
+        lines = first
+        for other in others:
+            lines = [_combine(line, joined) for line in lines for joined in other]
         return lines
 
     def _read(self, stage: str) -> list[Line]:

@@ -155,6 +155,16 @@ def test_a_missing_driver_fails_alone_and_is_used_once_it_is_there(photos: Path,
     assert second.stages["animate"].num_reused == 16
 
 
+def test_photos_without_any_face_end_in_a_whole_run(tmp_path: Path, store: Store) -> None:
+    (tmp_path / "landscape.png").write_bytes(photo_bytes(40, tmp_path))
+
+    result = run(plan_chain([str(tmp_path / "landscape.png")], store))
+
+    assert result.stages["align"].num_failed == 1
+    assert result.stages["animate"].num_records == 0
+    assert result.stages["evaluate"].num_records == 0
+
+
 def test_without_drivers_portraits_are_still_scored(photos: Path, store: Store) -> None:
     result = run(plan_chain([str(photos)], store, drivers=()))
 
