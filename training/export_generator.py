@@ -31,9 +31,7 @@ def averaged_generator(run: Path, data: HeadImages) -> tuple[AnchoredGenerator, 
         counters = json.loads(file.metadata()["facts"])
     fields = tuple((name, stop - start) for name, (start, stop) in data.fields.items())
     generator = AnchoredGenerator(AnchoredConfig(code_fields=fields))
-    state = {name: value for name, value in state.items() if not name.startswith("superresolution")}
-    # Statistics of the codes are measured below; a run does not need them.
-    generator.load_state_dict(generator.state_dict() | state)
+    generator.load_state_dict(state)
     generator.mapping_network.measure(torch.from_numpy(data.arrays["code"]))
     return generator.eval().requires_grad_(False), counters
 

@@ -18,6 +18,7 @@ from galatea.eg3d.anchored import AnchoredGenerator, HeadCast
 from galatea.eg3d.carry import VIEWS, MeshTopology, cast_triangles, resolve_cast, vertex_normals
 from galatea.eg3d.rays import Rays
 from galatea.errors import ConfigError
+from galatea.morphable.cache import HEAD_VERSION
 
 PATCH = 32
 """Side of the patches, in rays."""
@@ -30,8 +31,8 @@ class PatchSampling:
     """
 
     strides: tuple[int, ...] = (1, 2, 4, 8)
-    probabilities: tuple[float, ...] = (0.25, 0.35, 0.25, 0.15)
-    detail: float = 0.45
+    probabilities: tuple[float, ...] = (0.15, 0.35, 0.3, 0.2)
+    detail: float = 0.35
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ class HeadImages:
         for path in new:
             with safe_open(path, framework="numpy") as file:
                 metadata = file.metadata()
+                if int(metadata.get("head_version", HEAD_VERSION)) != HEAD_VERSION:
+                    raise ConfigError(
+                        f"training data: {path} is of head version {metadata['head_version']}, expected {HEAD_VERSION}"
+                    )
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 not a dict
             for name, rows in arrays.items():
                 known = self.arrays.get(name)

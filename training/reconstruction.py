@@ -31,7 +31,7 @@ def reconstruct(
         state = np.array([int(np.searchsorted(data.first, row, "right") - 1)])
         rows = np.array([row])
         ws = generator.mapping(data.rows("code", rows))
-        planes = generator.view_planes(ws, data.cast(generator, state))
+        planes = generator.view_planes(generator.paint(ws), data.cast(generator, state), ws[:, -1])
         rays = camera_rays(data.rows("camera", rows), resolution)
         values, alpha, _ = generator.render_rays(SurfaceTables.of(planes), rays)
         maps = torch.cat([values[..., :3], alpha], -1).transpose(1, 2)

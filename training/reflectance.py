@@ -24,6 +24,8 @@ from training.heads.assets import MEAN_PATCH
 from training.heads.renderer import _eye_uv
 
 _BLEED_STEPS = 6
+CLOTH_BELOW = -0.25
+"""Height (world units) under which skin and clothes are bare of hair and brows."""
 SURROUNDING_LIGHT = 0.8
 """Share of sky and ground that reaches an average place of a head."""
 NUM_SPARE_MAPS = 4
@@ -115,6 +117,14 @@ class HeadReflectance:
             rows, columns = (slice(*(edge * skin.shape[-1] // 512 for edge in (s.start, s.stop))) for s in MEAN_PATCH)
             self.skins.append(sample_picture(skin, source) / skin[:, rows, columns].mean((1, 2)))
         self.eye, self.iris = self._eye(model, assets)
+
+    @property
+    def is_certain(self) -> Float[Tensor, "size size"]:
+        """1 at texels of eyes and clothes, whose look follows from the code alone (brows cover the skin)."""
+        is_low = self.rest[:, 1] < CLOTH_BELOW
+        mask = torch.zeros(self.size, self.size)
+        mask[self.texels.rows, self.texels.columns] = (is_low | self.is_part["eye"]).float()
+        return mask
 
     def _eye(self, model: HeadModel, assets: Path) -> tuple[Tensor, Tensor]:
         """Return the eye's own colour, and the brightness of its iris (0 outside)."""

@@ -25,13 +25,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from galatea.eg3d.anchored import AnchoredConfig, AnchoredGenerator
+from galatea.eg3d.anchored import AnchoredConfig, AnchoredGenerator, HeadCast
 from galatea.eg3d.surface import SurfaceTables
+from training.hair_volumes import HairVolumes
 from training.head_images import PATCH, HeadImages, PatchBatch, PatchSampling
 from training.reconstruction import evaluate, write_sheet
 from training.reflectance import HeadReflectance, start_appearance
 
 logger = logging.getLogger(__name__)
+POOL_SIZE = 48
+"""Heads that looks are put on in steps without pictures."""
 SYNC_STEPS = 10
 """Steps between averagings of the weights where several processes train."""
 
@@ -51,6 +54,10 @@ class TrainingConfig:
         alpha_weight: weight of the opacity loss.
         edge_weight: weight of the loss on differences between neighbouring pixels.
         detail_weight: weight of eyes, mouth and brows (1 elsewhere).
+        hair_weight: weight of the loss on density where hair is, and where it is not.
+        reflectance_weight: weight of the loss on the texture of eyes and clothes.
+        hair_points: points per head for the hair's density.
+        render_every: every so many steps patches are rendered; the others are cheap, on what is known.
         coarse_share: part of the time with planes of half the size.
         seed: of everything random.
     """
@@ -58,14 +65,18 @@ class TrainingConfig:
     minutes: float = 60.0
     heads: int = 4
     views: int = 2
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     map_learning_rate: float = 1e-3
-    code_learning_rate: float = 4e-4
+    code_learning_rate: float = 8e-4
     ema_decay: float = 0.998
     alpha_weight: float = 0.5
     edge_weight: float = 1.0
     detail_weight: float = 3.0
-    coarse_share: float = 0.5
+    hair_weight: float = 0.3
+    reflectance_weight: float = 0.5
+    hair_points: int = 1024
+    render_every: int = 3
+    coarse_share: float = 0.6
     seed: int = 0
 
 
@@ -83,6 +94,9 @@ class Trainer:
         self.optimizer = torch.optim.Adam([{"params": p, "lr": lr} for p, lr in self.groups], betas=(0.9, 0.99))
         self.average = {name: value.clone() for name, value in self.generator.state_dict().items()}
         self.steps, self.images, self.seconds = 0, 0, 0.0
+        self.hair: HairVolumes | None = None
+        self.pool: HeadCast | None = None
+        self.reflectance: HeadReflectance | None = None
         self.rng = np.random.default_rng([config.seed, int(time.time())])
         self.noise = torch.Generator().manual_seed(config.seed + 1)
 
@@ -98,6 +112,7 @@ class Trainer:
 
     def start(self, assets: Path) -> None:
         """Load the checkpoint, or start from what is known without pictures."""
+        self.know(assets)
         if self.load():
             return
         reflectance = HeadReflectance(self.generator.mesh, assets, self.generator.config.texture_size, self.data.fields)
@@ -105,6 +120,11 @@ class Trainer:
         losses = start_appearance(self.generator, reflectance, self.data.rows("code", index), 800)
         logger.info("appearance starts with a loss of %.5f (from %.5f)", losses[-1], losses[0])
         self.average = {name: value.clone() for name, value in self.generator.state_dict().items()}
+
+    def know(self, assets: Path) -> None:
+        """Prepare the losses on what is known without pictures."""
+        self.hair = HairVolumes(self.generator, assets)
+        self.reflectance = HeadReflectance(self.generator.mesh, assets, 64, self.data.fields)
 
     def agree(self, source: int | None = None) -> None:
         """Average weights and clock over the processes (local SGD, Stich 2019, arXiv 1805.09767), or take one's."""
@@ -123,29 +143,73 @@ class Trainer:
     def step(self, sampling: PatchSampling) -> dict[str, float]:
         """Do one step; returns the losses."""
         started = time.monotonic()
-        self.set_plane_size()
         warm = min(1.0, (self.steps + 1) / 50)
         for group, (_, rate) in zip(self.optimizer.param_groups, self.groups, strict=True):
             group["lr"] = rate * warm * min(1.0, max(0.02, (1 - self.progress) / 0.4))
+        is_rendered = self.hair is None or self.steps % self.config.render_every == 0
+        losses = self._rendered_step(sampling) if is_rendered else self._known_step()
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["total"].backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self._update_average()
+        self.steps += 1
+        self.images += self.config.heads * self.config.views * is_rendered
+        self.seconds += time.monotonic() - started
+        return {name: float(value.detach()) for name, value in losses.items()} if is_rendered else {}
+
+    def _rendered_step(self, sampling: PatchSampling) -> dict[str, Tensor]:
+        """Return the losses of patches, and of what is known of their heads."""
+        self.set_plane_size()
         states = self.rng.choice(self.data.num_states, self.config.heads, replace=False)
         stride = int(self.rng.choice(sampling.strides, p=sampling.probabilities))
         batch = self.data.patches(states, self.config.views, stride, sampling, self.rng)
         cast = self.data.cast(self.generator, states)
         codes = self.data.rows("code", self.data.first[states])
         with torch.autocast("cpu", torch.bfloat16):
-            planes = self.generator.view_planes(self.generator.mapping(codes), cast)
-            values, alpha, _ = self.generator.render_rays(SurfaceTables.of(planes), batch.rays, self.noise)
-        losses = self.losses(values.float(), alpha.float(), batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses["total"].backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self._update_average()
-        self.steps += 1
-        self.images += self.config.heads * self.config.views
-        self.seconds += time.monotonic() - started
-        return {name: float(value.detach()) for name, value in losses.items()}
+            ws = self.generator.mapping(codes)
+            painted = self.generator.paint(ws)
+            tables = SurfaceTables.of(self.generator.view_planes(painted, cast, ws[:, -1]))
+            values, alpha, _ = self.generator.render_rays(tables, batch.rays, self.noise)
+            known = self.known_losses(painted[0], codes, cast, tables)
+        return self.losses(values.float(), alpha.float(), batch, known)
 
-    def losses(self, values: Tensor, alpha: Tensor, batch: PatchBatch) -> dict[str, Tensor]:
+    def _known_step(self) -> dict[str, Tensor]:
+        """Return the losses of what is known without pictures, on more heads and with small planes.
+
+        Looks are put on heads of a small pool, whose casts are kept.
+        """
+        self.generator.use_plane_size(self.full_size // 4)
+        if self.pool is None:
+            chosen = self.rng.choice(self.data.num_states, min(POOL_SIZE, self.data.num_states), replace=False)
+            self.pool = self.data.cast(self.generator, chosen)
+        count = 2 * self.config.heads
+        cast = self.pool.select(torch.from_numpy(self.rng.choice(self.pool.batch_size, count)))
+        codes = self.data.rows("code", self.rng.choice(len(self.data), count))
+        with torch.autocast("cpu", torch.bfloat16):
+            ws = self.generator.mapping(codes)
+            painted = self.generator.paint(ws)
+            tables = SurfaceTables.of(self.generator.view_planes(painted, cast, ws[:, -1]))
+            return self._weighted(self.known_losses(painted[0], codes, cast, tables))
+
+    def known_losses(
+        self, reflectance: Tensor, codes: Tensor, cast: HeadCast, tables: SurfaceTables
+    ) -> dict[str, Tensor]:
+        """Return losses on what is known without pictures: where hair is, what eyes and clothes look like."""
+        if self.hair is None or self.reflectance is None:
+            return {}
+        style, colour = (codes[:, slice(*self.data.fields[name])] for name in ("hair_style", "hair_color"))
+        points = self.hair.sample(self.generator, cast, style.argmax(1), self.config.hair_points, self.noise)
+        hair, hair_colour = self.hair.loss(self.generator, tables, points, colour)
+        found = F.avg_pool2d(reflectance, reflectance.shape[-1] // self.reflectance.size)
+        wanted = torch.stack([self.reflectance.atlas(code) for code in codes])
+        mask = self.reflectance.is_certain
+        return {
+            "hair": hair,
+            "hair_colour": hair_colour,
+            "reflectance": ((found - wanted).abs() * mask).sum() / (3 * len(codes) * mask.sum()),
+        }
+
+    def losses(self, values: Tensor, alpha: Tensor, batch: PatchBatch, known: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss terms and their weighted sum."""
         config = self.config
         colour = _as_patches(values[..., :3])
@@ -158,8 +222,22 @@ class Trainer:
             "colour": (weight * (error + 2 * error.square())).mean(),
             "alpha": (opacity - batch.alpha).abs().mean() + (opacity - batch.alpha).square().mean(),
             "edge": _edge_error(colour, batch.colour, weight),
+            **known,
         }
-        terms["total"] = terms["colour"] + config.alpha_weight * terms["alpha"] + config.edge_weight * terms["edge"]
+        return self._weighted(terms)
+
+    def _weighted(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add the weighted sum."""
+        config = self.config
+        factors = {
+            "colour": 1.0,
+            "alpha": config.alpha_weight,
+            "edge": config.edge_weight,
+            "hair": config.hair_weight,
+            "hair_colour": 0.5 * config.hair_weight,
+            "reflectance": config.reflectance_weight,
+        }
+        terms["total"] = torch.stack([factors[name] * value for name, value in terms.items()]).sum()
         return terms
 
     @torch.no_grad()
@@ -239,6 +317,8 @@ def train(rank: int, config: TrainingConfig, options: argparse.Namespace) -> Non
     trainer = Trainer(replace(config, seed=config.seed + rank), AnchoredConfig(code_fields=fields), data, options.out)
     if rank == 0:
         trainer.start(options.assets)
+    else:
+        trainer.know(options.assets)
     if options.workers > 1:
         trainer.agree(source=0)
     monitor = _Monitor(trainer, options) if rank == 0 else None
@@ -262,20 +342,23 @@ class _Monitor:
         self.workers = options.workers
         self.holdout = HeadImages(options.holdout, limit=256)
         self.sums: dict[str, float] = {}
+        self.rendered = 0
         self.logged, self.reported = time.monotonic(), trainer.seconds
 
     def after(self, terms: dict[str, float]) -> None:
         """Take note of a step's losses."""
         trainer = self.trainer
         for name, value in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value / 50
-        if trainer.steps % 50 == 0:
-            images = 50 * trainer.config.heads * trainer.config.views * self.workers
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.rendered += bool(terms)
+        if trainer.steps % 60 == 0 and self.rendered:
+            images = self.rendered * trainer.config.heads * trainer.config.views * self.workers
             row = {"minutes": trainer.seconds / 60, "steps": trainer.steps, "images": trainer.images * self.workers}
-            row |= {"per_second": images / (time.monotonic() - self.logged), "data": len(trainer.data), **self.sums}
+            row |= {"per_second": images / (time.monotonic() - self.logged), "data": len(trainer.data)}
+            row |= {name: value / self.rendered for name, value in self.sums.items()}
             _append(self.out / "log.csv", row)
             logger.info(" ".join(f"{k}={v:.4g}" for k, v in row.items()))
-            self.sums, self.logged = {}, time.monotonic()
+            self.sums, self.rendered, self.logged = {}, 0, time.monotonic()
         if trainer.seconds - self.reported > 60 * self.every:
             self.report()
 

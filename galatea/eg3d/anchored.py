@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from galatea.cameras import RADIUS
 from galatea.eg3d.carry import VIEWS, MeshTopology, ViewCast, cast_views
 from galatea.eg3d.detail import add_surface_detail, enlarge, subdivide, surface_points
 from galatea.eg3d.generator import Rendering
@@ -36,10 +37,13 @@ from galatea.eg3d.surface import (
     guided_depths,
 )
 from galatea.errors import ConfigError
+from galatea.morphable.cache import HEAD_VERSION
 from galatea.morphable.head import HeadCoefficients, HeadModel
 
 _GEOMETRY_CHANNELS = 5
 """Mask, depth and normal of a cast."""
+_SPARSE_FROM, _SPARSE_FACTOR, _SPARSE_ALPHA, _CHUNK_RAYS = 64, 4, 0.02, 4096
+"""Without gradients, images from this size on are rendered smaller by the factor first; rays near opacity follow."""
 _SKULL_HEIGHT = 0.8
 """The upper part of the head (half boxes from the crown) that static planes are aligned to: it ignores the jaw."""
 
@@ -66,6 +70,7 @@ class AnchoredConfig:
         neural_rendering_resolution: size of the volume-rendered image.
         box: the cube that the planes cover.
         sampling: how rays are sampled.
+        head_version: version of the head model whose identity space and atlas the weights belong to.
     """
 
     code_fields: tuple[tuple[str, int], ...]
@@ -85,6 +90,7 @@ class AnchoredConfig:
     neural_rendering_resolution: int = 128
     box: Box = field(default_factory=Box)
     sampling: SurfaceSampling = field(default_factory=SurfaceSampling)
+    head_version: int = HEAD_VERSION
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -94,6 +100,11 @@ class AnchoredConfig:
         """
         if not self.code_fields or any(width < 1 for _, width in self.code_fields):
             raise ConfigError(f"code_fields: expected (name, width >= 1) pairs, got {self.code_fields}")
+        if self.head_version != HEAD_VERSION:
+            raise ConfigError(
+                f"head_version: the weights go with version {self.head_version} of the head model, this is version "
+                f"{HEAD_VERSION}; use weights and code of the same release"
+            )
         if self.texture_channels < 4:
             raise ConfigError(f"texture_channels: expected at least 4, got {self.texture_channels}")
 
@@ -127,16 +138,25 @@ class HeadCast:
 
 
 class PlaneFusion(nn.Module):
-    """Turns texture, geometry and static features of one view into plane features."""
+    """Turns texture, geometry and static features of one view into plane features; `w` shifts the hidden layer.
 
-    def __init__(self, in_channels: int, out_channels: int, hidden: int = 24) -> None:
+    The shift carries what holds everywhere (the colour of the hair, say), so that maps need only say where.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, w_dim: int, hidden: int = 24) -> None:
         super().__init__()
         self.conv0 = nn.Conv2d(in_channels, hidden, 3, padding=1)
+        self.shift = nn.Linear(w_dim, hidden)
         self.conv1 = nn.Conv2d(hidden, out_channels, 1)
+        nn.init.zeros_(self.shift.weight)
+        nn.init.zeros_(self.shift.bias)
 
-    def forward(self, x: Float[Tensor, "batch in_channels size size"]) -> Float[Tensor, "batch out_channels size size"]:
+    def forward(
+        self, x: Float[Tensor, "batch in_channels size size"], w: Float[Tensor, "batch w_dim"]
+    ) -> Float[Tensor, "batch out_channels size size"]:
         """Return features."""
-        out: Tensor = self.conv1(F.leaky_relu(self.conv0(x), 0.2))
+        hidden = self.conv0(x) + self.shift(w)[:, :, None, None]
+        out: Tensor = self.conv1(F.leaky_relu(hidden, 0.2))
         return out
 
 
@@ -177,7 +197,7 @@ class AnchoredGenerator(nn.Module):
         self.light = HarmonicLight(config.w_dim)
         self.mapping_network = SemanticMapping(config.z_dim, config.w_dim, self.num_ws)
         in_channels = config.texture_channels + _GEOMETRY_CHANNELS + config.static_channels
-        self.fusion = nn.ModuleList(PlaneFusion(in_channels, config.plane_features) for _ in VIEWS)
+        self.fusion = nn.ModuleList(PlaneFusion(in_channels, config.plane_features, config.w_dim) for _ in VIEWS)
         self.decoder = SurfaceDecoder(config.plane_features, config.num_features)
         self._used_vertices = torch.unique(self.mesh.faces)
         resting = torch.zeros(1, self.mesh.num_identity, device=self.mesh.faces.device)
@@ -304,25 +324,32 @@ class AnchoredGenerator(nn.Module):
         low = torch.stack([low[:, 0], bottom, low[:, 2]], 1)
         return torch.stack([(low + high) / 2, (high - low) / 2], dim=-1)
 
-    def view_planes(
-        self,
-        ws: Float[Tensor, "batch num_ws w_dim"],
-        cast: HeadCast,
-        residuals: Mapping[str, Tensor] | None = None,
-    ) -> ViewPlanes:
-        """Return the planes of every view; `planes` packs them into one tensor."""
+    def paint(
+        self, ws: Float[Tensor, "batch num_ws w_dim"], residuals: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return reflectance (batch, 3, size, size), the texture's other channels, and the static planes of all views.
+
+        Raises:
+            ValueError: if a residual is unknown.
+        """
         residuals = residuals or {}
         unknown = set(residuals) - set(self.residual_shapes)
         if unknown:
             raise ValueError(f"residuals: expected some of {sorted(self.residual_shapes)}, got {sorted(unknown)}")
         num_texture = self.texture.num_ws
         reflectance, texture = self.texture(ws[:, :num_texture])
-        reflectance = _add_reflectance(reflectance, residuals)
         static, _ = self.static(ws[:, num_texture:-1])
         if "static" in residuals:
             static = static + residuals["static"]
+        return _add_reflectance(reflectance, residuals), texture, static
+
+    def view_planes(
+        self, painted: tuple[Tensor, Tensor, Tensor], cast: HeadCast, w: Float[Tensor, "batch w_dim"]
+    ) -> ViewPlanes:
+        """Return the planes of every view from what `paint` made and the last of `w_plus`; `planes` packs them."""
+        reflectance, texture, static = painted
         views = [
-            self._view_plane(index, (reflectance, texture, part), cast, ws[:, -1])
+            self._view_plane(index, (reflectance, texture, part), cast, w)
             for index, part in enumerate(static.chunk(len(VIEWS), dim=1))
         ]
         return ViewPlanes(*(torch.stack(maps, dim=1) for maps in zip(*views, strict=True)))
@@ -339,7 +366,7 @@ class AnchoredGenerator(nn.Module):
         by_texel = [sample_texture(texture, coarse), surface[:, ::2, ::2, :5], coarse.normal]
         aligned = self._align(static, cast.skull, index, coarse.mask.shape[-1])
         inputs = torch.cat([maps.permute(0, 3, 1, 2) for maps in by_texel] + [aligned.float()], dim=1)
-        features = self.fusion[index](inputs.contiguous(memory_format=torch.channels_last))
+        features = self.fusion[index](inputs.contiguous(memory_format=torch.channels_last), w)
         return surface, features.float().permute(0, 2, 3, 1)
 
     def _align(self, static: Tensor, skull: Float[Tensor, "batch 3 2"], index: int, size: int) -> Tensor:
@@ -370,7 +397,8 @@ class AnchoredGenerator(nn.Module):
         Raises:
             ValueError: if batches do not go together or a residual is unknown.
         """
-        return self.view_planes(ws, self._matching_cast(head, ws), residuals).pack()
+        cast = self._matching_cast(head, ws)
+        return self.view_planes(self.paint(ws, residuals), cast, ws[:, -1]).pack()
 
     def _matching_cast(self, head: HeadCoefficients | HeadCast | None, ws: Tensor) -> HeadCast:
         if head is None:
@@ -426,8 +454,11 @@ class AnchoredGenerator(nn.Module):
         if planes.shape[0] not in (1, batch):
             raise ValueError(f"planes: expected a batch of 1 or {batch} (as cameras), got {planes.shape[0]}")
         tables = SurfaceTables.of(ViewPlanes.unpack(planes))
-        values, alpha, depth = self.render_rays(tables, given, generator)
-        maps = [v.transpose(1, 2).reshape(batch, -1, size, size) for v in (values, alpha, depth)]
+        if torch.is_grad_enabled() or size < _SPARSE_FROM:
+            rendered = self.render_rays(tables, given, generator)
+        else:
+            rendered = self._render_seen(tables, given, size, generator)
+        maps = [v.transpose(1, 2).reshape(batch, -1, size, size) for v in rendered]
         fine = enlarge(torch.cat([maps[0][:, :3], maps[1]], 1), self.img_resolution)
         if size >= self.neural_rendering_resolution:
             fine_rays = camera_rays(c, self.img_resolution) if rays is None else subdivide(rays, self.img_resolution)
@@ -436,6 +467,27 @@ class AnchoredGenerator(nn.Module):
         image = unpremultiply(fine[:, :3], fine[:, 3:])
         raw = unpremultiply(maps[0][:, :3], maps[1])
         return Rendering(image, raw, maps[2], maps[1], image_alpha=fine[:, 3:].clamp(0, 1), features=maps[0])
+
+    def _render_seen(
+        self, tables: SurfaceTables, rays: Rays, size: int, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Render only rays near which a small rendering shows something, in chunks that fit the processor's cache."""
+        batch, coarse = rays.origins.shape[0], size // _SPARSE_FACTOR
+        grid = torch.arange(size * size, device=rays.origins.device).view(size, size)
+        first = _SPARSE_FACTOR // 2
+        sparse = grid[first::_SPARSE_FACTOR, first::_SPARSE_FACTOR][:coarse, :coarse].flatten()
+        _, alpha, _ = self.render_rays(tables, _choose(rays, sparse))
+        is_seen = F.max_pool2d(alpha.amax(0).view(1, 1, coarse, coarse), 3, 1, 1) > _SPARSE_ALPHA
+        is_seen = F.interpolate(is_seen.float(), (size, size), mode="nearest")
+        chosen = is_seen.flatten().nonzero()[:, 0]
+        step = max(1, _CHUNK_RAYS // batch)
+        parts = [self.render_rays(tables, _choose(rays, part), generator) for part in torch.split(chosen, step)]
+        shape = (batch, size * size)
+        outs = [rays.origins.new_zeros(*shape, width) for width in (3 + self.config.num_features, 1, 1)]
+        outs[2] += RADIUS + self.config.box.half
+        for out, found in zip(outs, zip(*parts, strict=True), strict=False):
+            out[:, chosen] = torch.cat(found, 1)
+        return outs[0], outs[1], outs[2]
 
     def synthesis(
         self,
@@ -446,6 +498,10 @@ class AnchoredGenerator(nn.Module):
     ) -> Rendering:
         """Return the view of `w_plus` from camera `c` (`planes`, then `render`)."""
         return self.render(self.planes(ws, head, residuals), c, ws)
+
+
+def _choose(rays: Rays, index: Int[Tensor, "n"]) -> Rays:
+    return Rays(rays.origins[:, index], rays.directions[:, index])
 
 
 def unpremultiply(colour: Float[Tensor, "batch 3 h w"], alpha: Float[Tensor, "batch 1 h w"]) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 _DEPTH_STEPS = 1 << 24
 _TRIANGLE_BITS = 24
-_BLOCK_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_BLOCK_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
 """Triangles are tested against square blocks of texels of these sizes; the smallest that holds the triangle is used."""
 
 
@@ -105,54 +105,56 @@ def winning_triangles(
         size: rows and columns.
     """
     batch, (rows, columns) = points.shape[0], size
-    corners = points[:, faces].flatten(0, 1)
-    corner_depth = depth[:, faces].flatten(0, 1)
-    limit = corners.new_tensor([columns - 1, rows - 1])
-    low = corners.amin(1).ceil().clamp_min(0)
-    extent = (torch.minimum(corners.amax(1).floor(), limit) - low + 1).amax(1)
-    extent[((torch.minimum(corners.amax(1).floor(), limit) - low) < 0).any(1) | (_signed_area(corners) <= 1e-9)] = 0
+    x, y, z = (values[:, faces].flatten(0, 1) for values in (points[..., 0], points[..., 1], depth))
+    area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (y[:, 1] - y[:, 0]) * (x[:, 2] - x[:, 0])
+    left, top = x.amin(1).ceil().clamp_min(0), y.amin(1).ceil().clamp_min(0)
+    width = x.amax(1).floor().clamp_max(columns - 1) - left + 1
+    height = y.amax(1).floor().clamp_max(rows - 1) - top + 1
+    is_candidate = (area > 1e-9) & (width > 0) & (height > 0)
+    extent = torch.where(is_candidate, torch.maximum(width, height), torch.zeros_like(width))
+    table = torch.stack([*x.unbind(1), *y.unbind(1), *z.unbind(1), area, left, top], dim=1)
     winners = torch.full((batch * rows * columns,), -1, dtype=torch.int64, device=points.device)
     smaller = 0
     for block in _BLOCK_SIZES + ((max(size),) if max(size) > _BLOCK_SIZES[-1] else ()):
         chosen = ((extent > smaller) & (extent <= block)).nonzero()[:, 0]
         smaller = block
         if chosen.numel():
-            _splat(
-                winners,
-                corners[chosen],
-                corner_depth[chosen],
-                low[chosen].long(),
-                chosen,
-                (block, faces.shape[0], *size),
-            )
+            _splat(winners, table[chosen], chosen, (block, faces.shape[0], *size))
     return torch.where(winners < 0, -1, winners & ((1 << _TRIANGLE_BITS) - 1)).view(batch, rows, columns)
-
-
-def _signed_area(corners: Float[Tensor, "n 3 2"]) -> Float[Tensor, "n"]:
-    one, two = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    return one[:, 0] * two[:, 1] - one[:, 1] * two[:, 0]
 
 
 def _splat(
     winners: Int[Tensor, "texels"],
-    corners: Float[Tensor, "n 3 2"],
-    corner_depth: Float[Tensor, "n 3"],
-    low: Int[Tensor, "n 2"],
+    table: Float[Tensor, "n 12"],
     chosen: Int[Tensor, "n"],
     layout: tuple[int, int, int, int],
 ) -> None:
-    """Offer each triangle to the texels of its block; `winners` keeps the largest (depth, triangle) key."""
+    """Offer each triangle to the texels of its block; `winners` keeps the largest (depth, triangle) key.
+
+    Args:
+        winners: key per texel of all images.
+        table: x, y and depth of the three corners, twice the area, left and top of the block.
+        chosen: index of every triangle among those of all images.
+        layout: size of a block, triangles per image, rows, columns.
+    """
     block, num_faces, rows, columns = layout
-    step = torch.arange(block, device=low.device)
-    column = low[:, 0, None, None] + step
-    row = low[:, 1, None, None] + step[:, None]
-    weights = barycentric(corners[:, None, None], column.to(corners.dtype), row.to(corners.dtype))
-    inside = (torch.stack(weights).amin(0) >= -1e-6) & (column < columns) & (row < rows)
-    depth = sum(weight * corner_depth[:, i, None, None] for i, weight in enumerate(weights))
-    quantised = ((torch.as_tensor(depth) + 1.5) * (_DEPTH_STEPS / 3)).long().clamp(0, _DEPTH_STEPS - 1)
-    key = (quantised << _TRIANGLE_BITS) | (chosen % num_faces)[:, None, None]
-    texel = ((chosen // num_faces)[:, None, None] * rows + row) * columns + column
-    winners.scatter_reduce_(0, texel[inside], key[inside], "amax")
+    x0, x1, x2, y0, y1, y2, z0, z1, z2, area, left, top = (value[:, None, None] for value in table.unbind(1))
+    step = torch.arange(block, device=table.device, dtype=table.dtype)
+    # Barycentric weights are linear: one value and two slopes a triangle, in units of its area.
+    x, y = left + step, top + step[:, None]
+    second = (x - x0) * (y2 - y0) - (y - y0) * (x2 - x0)
+    third = (x1 - x0) * (y - y0) - (y1 - y0) * (x - x0)
+    least = torch.minimum(torch.minimum(second, third), area - second - third)
+    inside = (least >= -1e-6 * area) & (x < columns) & (y < rows)
+    offered = inside.flatten().nonzero()[:, 0]
+    owner = offered // (block * block)
+    depth = z0 + (second * (z1 - z0) + third * (z2 - z0)) / area
+    quantised = ((depth.flatten()[offered] + 1.5) * (_DEPTH_STEPS / 3)).long().clamp(0, _DEPTH_STEPS - 1)
+    triangle = chosen[owner]
+    column = left.flatten()[owner].long() + offered % block
+    row = top.flatten()[owner].long() + offered // block % block
+    texel = (triangle // num_faces * rows + row) * columns + column
+    winners.scatter_reduce_(0, texel, (quantised << _TRIANGLE_BITS) | (triangle % num_faces), "amax")
 
 
 def barycentric(

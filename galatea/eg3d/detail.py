@@ -14,12 +14,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from galatea.eg3d.rays import Rays
-from galatea.eg3d.surface import SurfaceTables, read_views, side_fade, surface_colour, surface_distances
+from galatea.eg3d.surface import SurfaceTables, read_views, surface_colour, surface_distances
 
 _NEARNESS = 0.04
 """Distance from the surface (half boxes) at which its detail has faded to 1/e."""
 _LIKENESS = 0.12
-"""Difference between rendered and surface colour ([0,1]) at which detail has faded to 1/e: something covers the skin."""
+"""Difference between rendered and surface colour ([0,1]) where detail has faded to 1/e: something covers the skin."""
 
 
 def enlarge(maps: Float[Tensor, "batch channels h w"], size: int) -> Float[Tensor, "batch channels size size"]:
@@ -65,7 +65,7 @@ def add_surface_detail(
         return image
     views = read_views(tables.surface, q, 2 * tables.size, tables.num_heads)
     distances = surface_distances(views, q, tables)
-    base, _, confidence = surface_colour(views, distances, side_fade(q))
+    base, _, confidence = surface_colour(views, q, distances)
     near = confidence * torch.exp(-(distances.amax(-1, keepdim=True) / _NEARNESS).square().clamp_max(20))
     base, near = (maps.transpose(1, 2).reshape(image.shape[0], -1, size, size) for maps in (base, near))
     coarse = enlarge(F.avg_pool2d(base, size // rendered_size), size)

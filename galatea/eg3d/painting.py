@@ -16,8 +16,6 @@ from galatea.eg3d.synthesis import SynthesisNetwork
 
 NUM_HARMONICS = 9
 """Spherical harmonics up to degree 2 describe diffuse light to about 1% (Ramamoorthi and Hanrahan 2001)."""
-
-
 NUM_TYPICAL_CODES = 256
 """Codes of training people that are kept: enough to start searches from, and to see which fields go together."""
 

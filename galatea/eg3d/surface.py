@@ -26,6 +26,8 @@ NUM_SURFACE_CHANNELS = 6
 """Surface channels of a view: 0-2 colour times mask, 3 mask, 4 depth, 5 normal towards the viewer times mask."""
 _NUM_DISTANCE_INPUTS = 9
 """Coarse and fine signed distances and nearness, for the three views read at a point."""
+_NEARNESS = 0.05
+"""Distance from a view's surface (half boxes) at which its colour counts for 1/e."""
 _MIDLINE = 0.06
 """Side planes fade in over this |x| (half boxes), so that left and right meet without a seam."""
 
@@ -56,7 +58,7 @@ class SurfaceSampling:
 
     num_search: int = 24
     num_surface: int = 5
-    num_free: int = 7
+    num_free: int = 8
     surface_width: float = 0.012
     hair_reach: float = 0.3
 
@@ -153,9 +155,13 @@ def view_distances(
 
     Where a view's bilinear mask falls under one half, the point is outside its outline, by about that part of a texel.
     """
-    along = (q[..., 2], q[..., 0].abs(), q[..., 1])
     outline = [(0.5 - mask) * (2.0 / size) for mask in masks]
-    return torch.stack([torch.maximum(a - d, o) for a, d, o in zip(along, depths, outline, strict=True)], dim=-1)
+    return torch.stack([torch.maximum(a - d, o) for a, d, o in zip(_along(q), depths, outline, strict=True)], dim=-1)
+
+
+def _along(q: Float[Tensor, "batch n 3"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return coordinates of points towards the front, the side (of the point's own half) and the top view."""
+    return q[..., 2], q[..., 0].abs(), q[..., 1]
 
 
 def surface_distances(
@@ -211,10 +217,13 @@ def guided_depths(
     surface, is_hit, near, far = find_surface(tables, rays, box, sampling.num_search)
     start = torch.where(is_hit, torch.maximum(near, surface - sampling.hair_reach), near)
     stop = torch.where(is_hit, torch.maximum(surface, start), far)
-    free = start[..., None] + (stop - start)[..., None] * _strata(surface, sampling.num_free, generator)
+    share = _strata(surface, sampling.num_free, generator)
+    # In front of the surface hair is mostly short: samples crowd towards it.
+    share = torch.where(is_hit[..., None], 1 - (1 - share).square(), share)
+    free = start[..., None] + (stop - start)[..., None] * share
     around = surface[..., None] + sampling.surface_width * (2 * _strata(surface, sampling.num_surface, generator) - 1)
     depths = torch.cat([free, torch.minimum(torch.maximum(around, near[..., None]), far[..., None])], -1)
-    return depths.sort(-1).values, torch.where(is_hit, torch.minimum(surface + 2 * sampling.surface_width, far), far)
+    return depths.sort(-1).values, torch.where(is_hit, torch.minimum(surface + 4 * sampling.surface_width, far), far)
 
 
 def _strata(like: Tensor, count: int, generator: torch.Generator | None) -> Float[Tensor, "batch rays count"]:
@@ -253,7 +262,7 @@ class SurfaceDecoder(nn.Module):
         front, side, top = read_views(tables.features, q, tables.size, tables.num_heads)
         fade = side_fade(q)
         distances = surface_distances(views, q, tables)
-        base, near, confidence = surface_colour(views, distances, fade)
+        base, near, confidence = surface_colour(views, q, distances)
         features = front + side * fade + top
         inputs = [features, torch.tanh(4 * distances), torch.tanh(30 * distances), near]
         x = torch.cat([*inputs, base, confidence], dim=-1)
@@ -278,14 +287,16 @@ def _channel(views: tuple[Tensor, Tensor, Tensor], index: int) -> tuple[Tensor, 
 
 
 def surface_colour(
-    views: tuple[Tensor, Tensor, Tensor], distances: Float[Tensor, "batch n 3"], fade: Float[Tensor, "batch n 1"]
+    views: tuple[Tensor, Tensor, Tensor], q: Float[Tensor, "batch n 3"], distances: Float[Tensor, "batch n 3"]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the mesh's colour at points, blended from the views that see it best, nearness, and its confidence."""
     masks = torch.stack(_channel(views, MASK), -1)
     facing = (torch.stack(_channel(views, FACING), -1) / masks.clamp_min(0.05)).clamp(0, 1)
-    near = torch.exp(-(distances / 0.05).square().clamp_max(20))
-    weight = masks * near * facing.square()
-    weight = torch.cat([weight[..., :1], weight[..., 1:2] * fade, weight[..., 2:]], -1)
+    near = torch.exp(-(distances / _NEARNESS).square().clamp_max(20))
+    # Outlines do not count here: deep inside along a view, its colour belongs to another place of the head.
+    apart = torch.stack([a - d for a, d in zip(_along(q), _channel(views, DEPTH), strict=True)], -1)
+    weight = masks * torch.exp(-(apart / _NEARNESS).square().clamp_max(20)) * facing.square()
+    weight = torch.cat([weight[..., :1], weight[..., 1:2] * side_fade(q), weight[..., 2:]], -1)
     colours = torch.stack([view[..., :3] for view in views], -2) / masks[..., None].clamp_min(0.05)
     total = weight.sum(-1, keepdim=True)
     base = (weight[..., None] * colours).sum(-2) / (total + 1e-3)

@@ -140,6 +140,8 @@ def test_wrong_arguments_are_named(generator, ws, model):
         generator.render(torch.zeros(1, 3, 8, 8, 8), camera(), ws)
     with pytest.raises(ConfigError, match="code_fields"):
         AnchoredConfig(code_fields=())
+    with pytest.raises(ConfigError, match="head_version"):
+        AnchoredConfig(code_fields=(("age", 1),), head_version=0)
     with pytest.raises(ConfigError, match="num_free"):
         SurfaceSampling(num_free=1)
 
