@@ -82,12 +82,12 @@ class Pictures:
         return Pictures(self.identity[rows], self.expression[rows], self.camera[rows], self.observed[rows])
 
 
-def look(model: HeadModel, assets: Path, num_people: int, num_expressions: int, device: str) -> Pictures:
+def look(model: HeadModel, assets: Path, seeds: range, num_expressions: int, device: str) -> Pictures:
     """Render heads and read them with FaceMesh."""
     pack = open_pack("open")
     labels: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     seen: list[Tensor] = []
-    for batch in _batches(_renders(model, assets, num_people, num_expressions, device)):
+    for batch in _batches(_renders(model, assets, seeds, num_expressions, device)):
         images = np.stack([image for image, _, _, _ in batch])
         both = to_tensor(np.concatenate([images, images[:, :, ::-1]]))
         with torch.no_grad():
@@ -114,9 +114,9 @@ def _renders(model: HeadModel, assets: Path, num_people: int, num_expressions: i
     """Yield picture, identity, expression and camera; no view beyond 45 degrees, no hair over the eyes."""
     loaded = load_assets(assets, model.base_index.numpy())
     renderer = HeadRenderer(model, loaded, device)
-    for person in range(num_people):
+    for seed in seeds:
         for number in range(num_expressions):
-            sample = sample_head(FIRST_SEED + person, number, NUM_VIEWS, model, loaded)
+            sample = sample_head(seed, number, NUM_VIEWS, model, loaded)
             hair = sample.person.hair if sample.person.hair.startswith("short") else ""
             is_near = (view_angles(torch.from_numpy(sample.cameras)).yaw_deg.abs() <= MAX_YAW_DEG).numpy()
             sample = replace(sample, person=replace(sample.person, hair=hair), cameras=sample.cameras[is_near])
@@ -281,7 +281,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     model = HeadModel.load()
-    pictures = look(model, args.assets, args.people, args.expressions, args.device)
+    pictures = look(model, args.assets, range(FIRST_SEED, FIRST_SEED + args.people), args.expressions, args.device)
     tensors = calibrate(model, pictures)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, args.out)

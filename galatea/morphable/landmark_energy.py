@@ -90,8 +90,10 @@ class LandmarkEnergy:
 
     @property
     def ruler(self) -> float:
-        """The inter-pupil distance in the image at the usual camera distance; constant, so that no fit can shrink its
-        errors by going nearer."""
+        """The inter-pupil distance in the image at the usual camera distance.
+
+        A constant, so that no fit can shrink its errors by going nearer.
+        """
         return FOCAL * self.pupil_distance / RADIUS
 
     def errors(self, camera_points: Float[Tensor, "batch points 3"], rows: Tensor) -> Float[Tensor, "batch points 2"]:

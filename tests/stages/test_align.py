@@ -60,7 +60,8 @@ def test_camera_puts_the_eyes_where_the_photo_has_them(rows):
     from galatea.morphable.head import HeadModel
 
     row, model = rows[0][0], HeadModel.load()
-    vertices = model.vertices(torch.from_numpy(row["identity_coeffs"])[None], torch.from_numpy(row["expression_coeffs"])[None])
+    identity, expression = (torch.from_numpy(row[name])[None] for name in ("identity_coeffs", "expression_coeffs"))
+    vertices = model.vertices(identity, expression)
     image, _ = project(model.eye_centres(vertices), torch.from_numpy(row["camera"])[None])
     left_and_right = row["landmarks"][[473, 468]]
     assert np.abs(image[0].numpy() - left_and_right).max() < 0.03
@@ -93,7 +94,9 @@ def test_sharpness_falls_with_blur(astronaut):
     assert sharpness(cv2.GaussianBlur(astronaut, (0, 0), 4)) < 0.5 * sharpness(astronaut)
 
 
-@pytest.mark.parametrize("bad", [{"faces_pack": ""}, {"min_face_px": 2}, {"max_faces": 0}, {"max_pixels": 0}, {"face_batch": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"faces_pack": ""}, {"min_face_px": 2}, {"max_faces": 0}, {"max_pixels": 0}, {"face_batch": 0}]
+)
 def test_settings_name_the_wrong_field(bad):
     with pytest.raises(ConfigError, match=f"align.{next(iter(bad))}"):
         AlignConfig(**bad)

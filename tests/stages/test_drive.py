@@ -43,7 +43,9 @@ def test_bad_drivers_are_driver_errors(stage, record, message):
         stage.process([record])
 
 
-@pytest.mark.parametrize("bad", [{"fps": 0}, {"video_fps": -1}, {"max_seconds": 0}, {"amplitude": 9}, {"faces_pack": ""}])
+@pytest.mark.parametrize(
+    "bad", [{"fps": 0}, {"video_fps": -1}, {"max_seconds": 0}, {"amplitude": 9}, {"faces_pack": ""}]
+)
 def test_settings_name_the_wrong_field(bad):
     with pytest.raises(ConfigError, match=f"drive.{next(iter(bad))}"):
         DriveConfig(**bad)

