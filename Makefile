@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.galatea-setup
 DEMO := demo
+DEMO_SETTINGS := invert=quick animate=quick
 # A driving video of your own: `make demo DRIVER=path/to/video.mp4`.
 DRIVER ?=
 
@@ -41,7 +42,8 @@ weights: setup
 
 demo: weights
 	@$(BIN)/python -m pipeline.demo $(DEMO)/photos
-	@$(BIN)/galatea run $(DEMO)/photos --out $(DEMO)/run --config $(DEMO)/demo.yaml $(if $(DRIVER),--driver "$(DRIVER)")
+	@$(BIN)/galatea run $(DEMO)/photos --out $(DEMO)/run $(DEMO_SETTINGS) \
+		--driver smile --driver turn $(if $(DRIVER),--driver "$(DRIVER)")
 
 browser:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
@@ -64,8 +66,7 @@ pytest: setup weights
 test: lint types layers pytest
 
 repro: weights
-	$(BIN)/python -m pipeline.demo $(DEMO)/photos
-	$(BIN)/dvc repro
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
