@@ -93,24 +93,25 @@ def look(model: HeadModel, assets: Path, seeds: range, num_expressions: int, dev
         with torch.no_grad():
             landmarks = pack.landmarks(both)
         points = observed_points(landmarks.points)
-        confidence = landmarks.confidence.unflatten(0, (2, -1)).amin(0)
+        confidence = landmarks.confidence.view(2, -1).amin(0)
         for index, (_, identity, expression, camera) in enumerate(batch):
             if confidence[index] > 0.5:
                 labels.append((identity, expression, camera))
                 seen.append(torch.stack([points[index], points[index + len(batch)]]))
         logger.info("%d pictures read", len(seen))
-    identity, expression, camera = (torch.from_numpy(np.stack(column)) for column in zip(*labels, strict=True))
+    columns = zip(*labels, strict=True)
+    shapes, actions, cameras = (torch.from_numpy(np.stack(column)) for column in columns)
     observed = torch.stack(seen)
-    flipped = _mirror_camera(camera)
+    flipped = _mirror_camera(cameras)
     return Pictures(
-        torch.cat([identity, identity * model.identity_mirror]),
-        torch.cat([expression, expression[:, model.action_mirror]]),
-        torch.cat([camera, flipped]),
+        torch.cat([shapes, shapes * model.identity_mirror]),
+        torch.cat([actions, actions[:, model.action_mirror]]),
+        torch.cat([cameras, flipped]),
         torch.cat([observed[:, 0], observed[:, 1]]),
     )
 
 
-def _renders(model: HeadModel, assets: Path, num_people: int, num_expressions: int, device: str) -> Iterator[_Render]:
+def _renders(model: HeadModel, assets: Path, seeds: range, num_expressions: int, device: str) -> Iterator[_Render]:
     """Yield picture, identity, expression and camera; no view beyond 45 degrees, no hair over the eyes."""
     loaded = load_assets(assets, model.base_index.numpy())
     renderer = HeadRenderer(model, loaded, device)
@@ -141,7 +142,7 @@ def _batches(items: Iterator[_Render]) -> Iterator[list[_Render]]:
 def _mirror_camera(label: Float[Tensor, "n 25"]) -> Float[Tensor, "n 25"]:
     """Return the cameras that see the mirrored world as the mirrored picture."""
     flip = torch.tensor([-1.0, 1.0, 1.0, 1.0])
-    cam2world = label[:, :16].unflatten(1, (4, 4)) * flip[:, None] * flip[None]
+    cam2world = label[:, :16].reshape(-1, 4, 4) * flip[:, None] * flip[None]
     return torch.cat([cam2world.flatten(1), label[:, 16:]], dim=1)
 
 
@@ -216,7 +217,10 @@ def _on_lower_lip(model: HeadModel, faces: Int[Tensor, "f 3"]) -> Bool[Tensor, "
     """Return which triangles move with the jaw, around the mouth."""
     jaw = model.action_basis[ARKIT_ACTIONS.index("jawOpen")].norm(dim=-1)
     height = model.mean[faces][..., 1].mean(1)
-    return (jaw[faces].amin(1) > 0.5 * jaw.max()) & (height > model.mean[model.mouth_ring, 1].min() - LIP_REACH)
+    is_lower: Tensor = (jaw[faces].amin(1) > 0.5 * jaw.max()) & (
+        height > model.mean[model.mouth_ring, 1].min() - LIP_REACH
+    )
+    return is_lower
 
 
 def _front_faces(model: HeadModel) -> Int[Tensor, "f 3"]:
@@ -267,7 +271,8 @@ def _gain(pictures: Pictures, points: _PointsOf, offset: Tensor, ruler: Tensor, 
             right[active] += columns @ error[row].flatten()
     prior = GAIN_PRIOR * normal.diagonal().max()
     gain = torch.linalg.solve(normal + prior * torch.eye(count), right + prior)
-    return ((gain + gain[mirror]) / 2).clamp(MIN_GAIN, MAX_GAIN)
+    symmetric: Tensor = ((gain + gain[mirror]) / 2).clamp(MIN_GAIN, MAX_GAIN)
+    return symmetric
 
 
 def main() -> None:

@@ -151,7 +151,8 @@ def _regression(generator: AnchoredGenerator, name: str) -> Float[Tensor, "z_dim
     inputs = torch.cat([centred[:, _place(generator, control)] for control in controls], dim=1)
     gram = inputs.T @ inputs
     ridge = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(gram + ridge, inputs.T @ centred)[0].to(generator.typical_codes.dtype)
+    slopes: Tensor = torch.linalg.solve(gram + ridge, inputs.T @ centred)[0]
+    return slopes.to(generator.typical_codes.dtype)
 
 
 def _identity_offset(
