@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from pipeline.demo import write_photos
+
+
+def test_the_demo_photos_come_from_installed_packages(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "photos")
+    assert [photo.name for photo in photos] == ["astronaut.png", "group.jpg"]
+    assert all(min(Image.open(photo).size) >= 400 for photo in photos)
+    photos[0].touch()
+    stamps = [photo.stat().st_mtime_ns for photo in photos]
+    assert [photo.stat().st_mtime_ns for photo in write_photos(tmp_path / "photos")] == stamps
