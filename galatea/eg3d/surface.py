@@ -28,6 +28,8 @@ _NUM_DISTANCE_INPUTS = 9
 """Coarse and fine signed distances and nearness, for the three views read at a point."""
 _NEARNESS = 0.05
 """Distance from a view's surface (half boxes) at which its colour counts for 1/e."""
+_SPARE, _SPARE_NEARNESS = 3e-3, 0.2
+"""Weight and reach (half boxes) of colours where no view sees the surface well."""
 _MIDLINE = 0.06
 """Side planes fade in over this |x| (half boxes), so that left and right meet without a seam."""
 
@@ -295,11 +297,14 @@ def surface_colour(
     near = torch.exp(-(distances / _NEARNESS).square().clamp_max(20))
     # Outlines do not count here: deep inside along a view, its colour belongs to another place of the head.
     apart = torch.stack([a - d for a, d in zip(_along(q), _channel(views, DEPTH), strict=True)], -1)
-    weight = masks * torch.exp(-(apart / _NEARNESS).square().clamp_max(20)) * facing.square()
-    weight = torch.cat([weight[..., :1], weight[..., 1:2] * side_fade(q), weight[..., 2:]], -1)
-    colours = torch.stack([view[..., :3] for view in views], -2) / masks[..., None].clamp_min(0.05)
+    fade = torch.cat([torch.ones_like(q[..., :1]), side_fade(q), torch.ones_like(q[..., :1])], -1)
+    weight = masks * torch.exp(-(apart / _NEARNESS).square().clamp_max(20)) * facing.square() * fade
     total = weight.sum(-1, keepdim=True)
-    base = (weight[..., None] * colours).sum(-2) / (total + 1e-3)
+    # Steps of the height fields (lip corners, ears, jaw) are seen well by no view: the nearest one serves, not black.
+    spare = masks * torch.exp(-(apart / _SPARE_NEARNESS).square().clamp_max(20)) * (fade + 1e-3) * _SPARE
+    colours = torch.stack([view[..., :3] for view in views], -2) / masks[..., None].clamp_min(0.05)
+    blended = weight + spare
+    base = (blended[..., None] * colours).sum(-2) / (blended.sum(-1, keepdim=True) + 1e-6)
     return base, near, total / (total + 1e-3)
 
 
