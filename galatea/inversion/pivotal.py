@@ -8,6 +8,7 @@ views are held to what the pivot showed there, so that a photo cannot be explain
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,15 +19,18 @@ from torch import Tensor
 from galatea.animation.posing import own_angles, turned_camera
 from galatea.eg3d.generator import Rendering
 from galatea.errors import ConfigError
-from galatea.inversion.binding import Head, PortraitGenerator, TunedView, View, cast_once, full_maps, new_delta
+from galatea.inversion.binding import Head, PortraitGenerator, TunedView, View, cast_once, full_maps, mesh_of, new_delta
 from galatea.inversion.objective import Objective
 from galatea.inversion.optimisation import Group, minimise, move_camera
 from galatea.inversion.projector import Projection
 from galatea.inversion.target import InversionTarget
 from galatea.losses import total_variation
+from galatea.morphable.head import HeadModel
 
 _SIDE_VIEWS = ((-35.0, 0.0), (35.0, 0.0), (0.0, 20.0))
 """Turns (yaw, pitch in degrees) away from the photo's view that are held to the pivot's shape."""
+
+_HIDDEN_PARTS = ("mouth", "tongue", "teeth", "socket")
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,25 @@ class Tuning:
     side_change: Float[Tensor, "batch"]
 
 
+def open_texture(mesh: HeadModel | None, size: int) -> Float[Tensor, "1 size size"]:
+    """Return 0 in the texture islands of what a photo hardly shows (mouth, tongue, teeth, eye sockets), 1 elsewhere.
+
+    A few pixels between the lips would decide what a wide open mouth looks like, and blurred renderings paint a
+    smile's teeth onto the tongue. The teeth that a photo does show are carried over as its detail.
+    """
+    weight = torch.ones(1, size, size)
+    if mesh is None:
+        return weight
+    for name in _HIDDEN_PARTS:
+        corners = mesh.uv[mesh.part == mesh.part_names.index(name)].flatten(0, 1)
+        if len(corners):
+            (left, bottom), (right, top) = corners.amin(0).tolist(), corners.amax(0).tolist()
+            # v runs upwards, rows downwards.
+            rows = slice(math.floor((1 - top) * size), math.ceil((1 - bottom) * size))
+            weight[:, rows, math.floor(left * size) : math.ceil(right * size)] = 0
+    return weight
+
+
 class _SideViews:
     """Opacity and depth that the pivot shows from the sides, and how far a tuned portrait is from them."""
 
@@ -146,6 +169,11 @@ def tune(
     head = cast_once(generator, target.head)
     # One tensor a portrait: damping looks at whole tensors, and portraits shall not influence each other.
     maps = {name: _new_maps(name, shape, config.map_limit, batch, device) for name, shape in shapes.items()}
+    masks = {n: open_texture(mesh_of(generator), v[0].shape[-1]).to(device) for n, v in maps.items() if _is_texture(n)}
+
+    def masked() -> dict[str, Tensor]:
+        return {name: torch.stack(values) * masks.get(name, 1.0) for name, values in maps.items()}
+
     delta = {} if shapes else {k: v.requires_grad_() for k, v in new_delta(generator, config.delta_rank, seed).items()}
     move = torch.zeros(batch, 6, device=device, requires_grad=True)
     latent = projection.w_plus.detach().clone().requires_grad_()
@@ -156,7 +184,7 @@ def tune(
         index = step % len(sides.views)
         if config.side_weight:
             views.append(sides.views[index])
-        residuals = {name: torch.stack(values) for name, values in maps.items()}
+        residuals = masked()
         renderings = view.with_delta(delta, latent, head, full_maps(generator, residuals), views)
         total = objective(renderings[0], scaled)
         for value in residuals.values():
@@ -172,7 +200,7 @@ def tune(
     groups += [Group([latent], config.latent_lr)] if config.latent_lr else []
     progress = minimise(loss, groups, config.num_steps, config.min_gain)
     with torch.no_grad():
-        residuals = {name: torch.stack(values) for name, values in maps.items()}
+        residuals = masked()
         tuned = view.with_delta(delta, latent, head, full_maps(generator, residuals), sides.views)
         changes = [(a.alpha - b.alpha).abs().mean((1, 2, 3)) for a, b in zip(tuned, sides.pivots, strict=True)]
     return Tuning(
@@ -189,6 +217,10 @@ def tune(
 def _new_maps(name: str, shape: tuple[int, ...], limit: int, batch: int, device: torch.device) -> list[Tensor]:
     """Return maps of zeros, one a portrait, no larger than `limit`; half of it where they hold hair, not a texture."""
     channels, *sides = shape
-    limit = limit if name.startswith("texture") else limit // 2
+    limit = limit if _is_texture(name) else limit // 2
     size = (channels, *(min(side, limit) for side in sides))
     return [torch.zeros(size, device=device).requires_grad_() for _ in range(batch)]
+
+
+def _is_texture(name: str) -> bool:
+    return name.startswith("texture")

@@ -9,6 +9,7 @@ from galatea.cameras import PIVOT, orbit
 from galatea.eg3d.anchored import AnchoredConfig, AnchoredGenerator
 from galatea.eg3d.generator import GeneratorConfig, TriPlaneGenerator
 from galatea.eg3d.renderer import RenderingOptions
+from galatea.morphable.baking import PARTS
 from galatea.morphable.head import HeadCoefficients
 
 
@@ -28,6 +29,8 @@ class SphereHead:
         self.faces = torch.cat([torch.stack([a, c, b], -1), torch.stack([b, c, d], -1)]).reshape(-1, 3)
         uv = torch.stack([p / (2 * torch.pi), 1 - t / torch.pi], -1).reshape(-1, 2)
         self.uv = uv[self.faces]
+        self.part = torch.zeros(len(self.faces), dtype=torch.long)
+        self.part_names = PARTS
 
     def vertices(self, identity, expression):
         scale = 1 + 0.1 * identity.sum(1).view(-1, 1, 1)
