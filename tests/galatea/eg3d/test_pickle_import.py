@@ -13,7 +13,6 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from official_pickle import Called, official_bytes, storage_bytes
 
 from galatea.eg3d import TriPlaneGenerator
 from galatea.eg3d.checkpoint import load_generator
@@ -21,6 +20,7 @@ from galatea.eg3d.pickle_import import import_official, read_official
 from galatea.eg3d.pickle_reader import Budget, PickleReader
 from galatea.eg3d.triplane import CORRECTED_PLANE_AXES
 from galatea.errors import WeightsError
+from tests.galatea.eg3d.official_pickle import Called, official_bytes, storage_bytes
 
 MAX_SECONDS = 20
 MAX_EXTRA_BYTES = 64 << 20
