@@ -24,7 +24,7 @@ class EditConfig:
 
     generator: str = "builtin"
     """Name or path of the generator checkpoint that the capsules were made with."""
-    edits: tuple[str, ...] = ("older", "smile", "red_hair")
+    edits: tuple[str, ...] = ("older", "smile", "fuller_face")
     """Edits by name; the unedited portrait is always there too."""
     strength: float = 1.0
     """1 = as designed; negative strengths edit the other way (younger)."""

@@ -16,7 +16,8 @@ from galatea.animation.video import read_video
 from galatea.cameras import view_angles
 from galatea.errors import ConfigError
 from galatea.faces.packs import FacePack, open_pack
-from galatea.images import decode_grey, decode_image, to_tensor
+from galatea.images import decode_image, to_tensor
+from galatea.inversion.target import face_mask
 from galatea.metrics.identity import identity_similarity
 from galatea.metrics.pose_expression import angle_error_deg, expression_error, landmark_error
 from galatea.metrics.quality import ms_ssim, psnr, ssim
@@ -72,7 +73,6 @@ class EvaluateStage(Stage):
         "subject_id",
         "portrait_id",
         "crop",
-        "matte",
         "landmarks",
         "reconstruction",
         "clip",
@@ -85,9 +85,9 @@ class EvaluateStage(Stage):
         Column("portrait_id", Kind.STRING, "the portrait"),
         Column("kind", Kind.STRING, "portrait (its reconstruction is judged) or clip"),
         Column("identity_similarity", Kind.FLOAT, "1 = the same picture, 0.5 = threshold of being the same person"),
-        Column("psnr", Kind.FLOAT, "dB, in the person's matte"),
-        Column("ssim", Kind.FLOAT, "structural similarity in the matte"),
-        Column("ms_ssim", Kind.FLOAT, "multi-scale structural similarity in the matte"),
+        Column("psnr", Kind.FLOAT, "dB, of the generator's own picture inside the face"),
+        Column("ssim", Kind.FLOAT, "structural similarity inside the face"),
+        Column("ms_ssim", Kind.FLOAT, "multi-scale structural similarity inside the face"),
         Column("landmark_error", Kind.FLOAT, "median landmark distance to the photo / inter-pupil distance"),
         Column("yaw_error_deg", Kind.FLOAT, "mean difference of asked and achieved yaw"),
         Column("pitch_error_deg", Kind.FLOAT, "mean difference of asked and achieved pitch"),
@@ -150,15 +150,14 @@ class EvaluateStage(Stage):
         made = to_tensor([decode_image(record["reconstruction"])], self._device)
         size = made.shape[-1]
         photo = _resized(to_tensor([decode_image(record["crop"])], self._device), size)
-        matte = torch.from_numpy(decode_grey(record["matte"]) / 255.0).float()[None, None].to(self._device)
-        matte = _resized(matte, size)
         found = pack.landmarks(made).points
         asked = torch.as_tensor(np.array(record["landmarks"]), dtype=torch.float32)[None].to(found)
+        face = face_mask(asked, size)
         return _scores(
             identity_similarity=identity_similarity(pack, made, photo),
-            psnr=psnr(made, photo, matte),
-            ssim=ssim(made, photo, matte),
-            ms_ssim=ms_ssim(made, photo, matte),
+            psnr=psnr(made, photo, face),
+            ssim=ssim(made, photo, face),
+            ms_ssim=ms_ssim(made, photo, face),
             landmark_error=landmark_error(found, asked),
         )
 

@@ -57,15 +57,14 @@ EDITS: Mapping[str, AttributeEdit] = {
     ),
     "smile": AttributeEdit(
         expression={
-            "mouthSmileLeft": 0.7,
-            "mouthSmileRight": 0.7,
+            "mouthSmileLeft": 0.55,
+            "mouthSmileRight": 0.55,
             "cheekSquintLeft": 0.4,
             "cheekSquintRight": 0.4,
             "mouthUpperUpLeft": 0.2,
             "mouthUpperUpRight": 0.2,
         }
     ),
-    "red_hair": AttributeEdit(colour={"hair_color": (0.62, 0.2, 0.06), "brow_color": (0.45, 0.2, 0.1)}),
     "fair_hair": AttributeEdit(colour={"hair_color": (0.87, 0.72, 0.45), "brow_color": (0.6, 0.48, 0.3)}),
     "fuller_face": AttributeEdit(code={"weight": 1.0}, phenotype={"weight": 0.8}),
 }
