@@ -99,7 +99,7 @@ def test_code_hidden_in_an_allowed_place_is_refused(tmp_path) -> None:
 
 def official_bytes_with_storage(storage: bytes, shape=(3, 3, 3), strides=(9, 3, 1)) -> bytes:
     """A file whose first buffer has this storage."""
-    from official_pickle import official_names
+    from tests.galatea.eg3d.official_pickle import official_names
 
     with official_names() as names:
         tensor = Called(
@@ -178,7 +178,7 @@ def test_exponential_structures_do_not_explode(tmp_path) -> None:
 
 
 def test_modules_that_contain_themselves_are_refused(tmp_path) -> None:
-    from official_pickle import official_names
+    from tests.galatea.eg3d.official_pickle import official_names
 
     with official_names() as names:
         children: dict = {}
@@ -239,7 +239,7 @@ def test_other_files_are_named(tmp_path, data, reason) -> None:
 
 
 def test_other_networks_are_named(tmp_path, tiny_generator) -> None:
-    from official_pickle import official_names
+    from tests.galatea.eg3d.official_pickle import official_names
 
     with official_names() as names:
         meta = {"type": "class", "version": 6, "module_src": "", "class_name": "Generator", "state": {}}
