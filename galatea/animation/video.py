@@ -124,6 +124,7 @@ def encode_mp4(frames: UInt8[np.ndarray, "frames height width 3"], fps: float, c
             stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
             stream.options = {"crf": str(crf), "preset": "medium"}
             context = stream.codec_context
+            context.thread_count = 1  # with more, the same frames may be cut into other bytes; workers have one core
             context.color_primaries = context.color_trc = context.colorspace = BT709
             context.color_range = TV_RANGE
             for array in frames:
