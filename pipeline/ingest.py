@@ -106,6 +106,7 @@ def ingest(
     if not is_current:
         rows = _merged([known[key] for key in keys])
         statistics = publish_manifest(run, STAGE, SCHEMA, [to_table(rows, SCHEMA)], requested, shard_paths(run, STAGE))
+    stop.check()
     return tally.summary(way, statistics)
 
 

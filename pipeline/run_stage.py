@@ -141,6 +141,8 @@ def _execute(
     try:
         with stop.listening():
             executor.run(task, batches, tally.add, stop)
+        # A request that came with the last batch must not be lost: the next stage would not know of it.
+        stop.check()
     finally:
         if shared is None:
             executor.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,19 @@ def test_an_interrupted_run_resumes_and_its_report_is_current(photos: str, tmp_p
     assert outcome.stages["invert"].num_reused == 4
     assert 0 < outcome.stages["animate"].num_reused < 16
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["clips"] == 16
+
+
+def test_a_signal_during_the_last_batch_of_a_stage_ends_the_run_there(photos: str, tmp_path: Path) -> None:
+    order = Order((f"{photos}/ann.png",), str(tmp_path / "run"), _config())
+
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "align" and progress.done == progress.total:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(RunInterruptedError, match="SIGINT"):
+        carry_out(order, interrupt, _build)
+    assert not (tmp_path / "run" / "invert").exists()
+    assert carry_out(order, _quiet, _build).stages["align"].num_reused == 1
 
 
 def test_stages_run_one_by_one_on_what_is_there(photos: str, tmp_path: Path) -> None:
