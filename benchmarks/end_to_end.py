@@ -1,7 +1,7 @@
 """Seconds per portrait and stage, peak memory, and the share of the time that is orchestration rather than model work.
 
-`python -m benchmarks.end_to_end [PHOTOS] [--executor ray] [--driver smile --driver turn]`; the demo photos by default.
-The chain runs twice in a fresh folder: everything first, then again with nothing left to do. Tracking is off, so that
+`python -m benchmarks.end_to_end [PHOTOS] [--executor ray] [--driver smile --driver turn] [--set animate=quick]`
+takes the demo photos by default. The chain runs twice in a fresh folder: everything first, then again with nothing left to do. Tracking is off, so that
 what is measured is Galatea. Peak memory is that of the largest process (Linux: in KiB as the kernel accounts it).
 """
 
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,12 @@ def main() -> None:
     """Measure in child processes, print a table, and keep the figures."""
     arguments = _arguments()
     if arguments.child:
-        print(json.dumps(_measure(arguments.photos, arguments.child, arguments.executor, arguments.driver)))
+        print(json.dumps(_measure(arguments)))
         return
     with tempfile.TemporaryDirectory() as folder:
         photos = arguments.photos or _demo_photos(Path(folder) / "photos")
         runs = [_in_child(photos, Path(folder) / "run", arguments) for _ in ("first", "again")]
-    figures = {"machine": _machine(), "executor": arguments.executor, "drivers": arguments.driver}
+    figures = {"machine": _machine(), "executor": arguments.executor, "drivers": arguments.driver, "set": arguments.set}
     figures |= _figures(*runs, workers=(os.cpu_count() or 1) if arguments.executor == "ray" else 1)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
@@ -44,6 +44,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("photos", nargs="?", default="")
     parser.add_argument("--executor", default="ray", choices=("ray", "local"))
     parser.add_argument("--driver", action="append")
+    parser.add_argument("--set", action="append", default=[], help="configuration, as galatea run takes it")
     parser.add_argument("--child", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.driver = arguments.driver or ["smile", "turn"]
@@ -60,19 +61,21 @@ def _demo_photos(folder: Path) -> str:
 def _in_child(photos: str, run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.end_to_end", photos, "--child", str(run)]
     command += ["--executor", arguments.executor, *(word for name in arguments.driver for word in ("--driver", name))]
+    command += [word for value in arguments.set for word in ("--set", value)]
     begun = time.perf_counter()
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result | {"process_seconds": time.perf_counter() - begun}
 
 
-def _measure(photos: str, run: str, executor: str, drivers: Sequence[str]) -> dict[str, Any]:
+def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     from pipeline.config import compose
     from pipeline.session import Order, carry_out
 
-    words = [f"executor={executor}", "tracking=off", f"drivers=[{','.join(drivers)}]"]
+    drivers = ",".join(arguments.driver)
+    words = [f"executor={arguments.executor}", "tracking=off", f"drivers=[{drivers}]", *arguments.set]
     begun = time.perf_counter()
-    outcome = carry_out(Order((photos,), run, compose(words)), lambda _: None)
+    outcome = carry_out(Order((arguments.photos,), arguments.child, compose(words)), lambda _: None)
     stages = {
         name: {
             "records": summary.num_records,
