@@ -1,9 +1,8 @@
 """Seconds per portrait and stage, peak memory, and the share of the time that is orchestration rather than model work.
 
 `python -m benchmarks.end_to_end [PHOTOS] [--executor ray] [--driver smile --driver turn] [--set animate=quick]`
-takes the demo photos by default. The chain runs twice in a fresh folder: everything first, then again with nothing left
-to do. Tracking is off, so that what is measured is Galatea. Peak memory is that of the largest process (Linux: in KiB as
-the kernel accounts it).
+takes the demo photos by default. The chain runs twice in a fresh folder: everything first, then again with nothing
+left to do. Tracking is off, so that what is measured is Galatea. Peak memory is that of the largest process.
 """
 
 from __future__ import annotations
