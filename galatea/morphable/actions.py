@@ -65,7 +65,8 @@ ARKIT_ACTIONS: tuple[str, ...] = (
     "noseSneerRight",
     "tongueOut",
 )
-"""In alphabetical order, which is also Anny's; every vector of 52 coefficients in Galatea has this order."""
+"""In alphabetical order, which is also Anny's; every vector of 52 coefficients in Galatea has this order. Left is the
+person's left, at +x. Values are 0..1; a blink of 1 just closes the eye."""
 
 ACTION_INDEX: Mapping[str, int] = {name: index for index, name in enumerate(ARKIT_ACTIONS)}
 

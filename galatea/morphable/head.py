@@ -17,66 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from galatea.errors import ConfigError, WeightsError
+from galatea.morphable.actions import ARKIT_ACTIONS
 from galatea.morphable.baking import PARTS, phenotype_features
 from galatea.morphable.cache import baked_head_path
 from galatea.morphable.sampling import PHENOTYPES
 
-ACTION_NAMES = (
-    "browDownLeft",
-    "browDownRight",
-    "browInnerUp",
-    "browOuterUpLeft",
-    "browOuterUpRight",
-    "cheekPuff",
-    "cheekSquintLeft",
-    "cheekSquintRight",
-    "eyeBlinkLeft",
-    "eyeBlinkRight",
-    "eyeLookDownLeft",
-    "eyeLookDownRight",
-    "eyeLookInLeft",
-    "eyeLookInRight",
-    "eyeLookOutLeft",
-    "eyeLookOutRight",
-    "eyeLookUpLeft",
-    "eyeLookUpRight",
-    "eyeSquintLeft",
-    "eyeSquintRight",
-    "eyeWideLeft",
-    "eyeWideRight",
-    "jawForward",
-    "jawLeft",
-    "jawOpen",
-    "jawRight",
-    "mouthClose",
-    "mouthDimpleLeft",
-    "mouthDimpleRight",
-    "mouthFrownLeft",
-    "mouthFrownRight",
-    "mouthFunnel",
-    "mouthLeft",
-    "mouthLowerDownLeft",
-    "mouthLowerDownRight",
-    "mouthPressLeft",
-    "mouthPressRight",
-    "mouthPucker",
-    "mouthRight",
-    "mouthRollLower",
-    "mouthRollUpper",
-    "mouthShrugLower",
-    "mouthShrugUpper",
-    "mouthSmileLeft",
-    "mouthSmileRight",
-    "mouthStretchLeft",
-    "mouthStretchRight",
-    "mouthUpperUpLeft",
-    "mouthUpperUpRight",
-    "noseSneerLeft",
-    "noseSneerRight",
-    "tongueOut",
-)
-"""The 52 ARKit blendshape names in the order of the expression coefficients (alphabetical). Left is the person's left,
-at +x. Values are 0..1; a blink of 1 just closes the eye."""
 MEDIAN_PHENOTYPE = {"age": 0.75, "african": 1 / 3, "asian": 1 / 3, "caucasian": 1 / 3}
 """Where the phenotype directions are taken; every other phenotype is at 0.5."""
 
@@ -149,7 +94,7 @@ class HeadModel:
     @property
     def action_names(self) -> tuple[str, ...]:
         """The ARKit names of the expression coefficients."""
-        return ACTION_NAMES
+        return ARKIT_ACTIONS
 
     @property
     def part_names(self) -> tuple[str, ...]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from galatea.morphable.head import ACTION_NAMES
+from galatea.morphable.actions import ARKIT_ACTIONS
 
-PAIRS = sorted({name[:-4] for name in ACTION_NAMES if name.endswith("Left") and name[:-4] + "Right" in ACTION_NAMES})
-SINGLES = [name for name in ACTION_NAMES if not name.startswith("eyeLook") and name != "tongueOut"]
+PAIRS = sorted({name[:-4] for name in ARKIT_ACTIONS if name.endswith("Left") and name[:-4] + "Right" in ARKIT_ACTIONS})
+SINGLES = [name for name in ARKIT_ACTIONS if not name.startswith("eyeLook") and name != "tongueOut"]
 VISEMES: tuple[dict[str, float], ...] = (
     {"jawOpen": 0.55, "mouthLowerDown": 0.3},
     {"jawOpen": 0.3, "mouthStretch": 0.4, "mouthUpperUp": 0.2},
@@ -37,7 +37,7 @@ class _Face:
     """Collects action values by name; a name without a side sets both."""
 
     def __init__(self) -> None:
-        self.values = np.zeros(len(ACTION_NAMES), dtype=np.float32)
+        self.values = np.zeros(len(ARKIT_ACTIONS), dtype=np.float32)
 
     def add(self, name: str, value: float, skew: float = 0.0) -> None:
         if name in PAIRS:
@@ -47,7 +47,7 @@ class _Face:
             self._set(name, value)
 
     def _set(self, name: str, value: float) -> None:
-        row = ACTION_NAMES.index(name)
+        row = ARKIT_ACTIONS.index(name)
         self.values[row] = np.clip(max(self.values[row], value), 0.0, 1.0)
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from galatea.cameras import view_angles
-from galatea.morphable.head import ACTION_NAMES, HeadModel
+from galatea.morphable.actions import ARKIT_ACTIONS
+from galatea.morphable.head import HeadModel
 from training.heads.assets import Assets
 from training.heads.code import code_fields, encode
 from training.heads.expressions import sample_expression
@@ -37,7 +38,7 @@ def test_expressions_stay_in_range_and_use_every_action() -> None:
     assert drawn.min() >= 0
     assert drawn.max() <= 1
     assert (drawn.max(0) > 0.2).all()
-    gaze = np.array([name.startswith("eyeLook") for name in ACTION_NAMES])
+    gaze = np.array([name.startswith("eyeLook") for name in ARKIT_ACTIONS])
     is_neutral = (drawn[:, ~gaze] == 0).all(1)
     assert is_neutral.mean() == pytest.approx(0.15, abs=0.03)
 
@@ -45,7 +46,7 @@ def test_expressions_stay_in_range_and_use_every_action() -> None:
 def test_both_eyes_look_the_same_way() -> None:
     rng = np.random.default_rng(1)
     drawn = np.stack([sample_expression(rng) for _ in range(200)])
-    value = {name: drawn[:, row] for row, name in enumerate(ACTION_NAMES)}
+    value = {name: drawn[:, row] for row, name in enumerate(ARKIT_ACTIONS)}
     np.testing.assert_array_equal(value["eyeLookOutLeft"], value["eyeLookInRight"])
     np.testing.assert_array_equal(value["eyeLookOutRight"], value["eyeLookInLeft"])
 

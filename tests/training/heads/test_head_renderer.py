@@ -9,7 +9,8 @@ import torch
 
 from galatea.cameras import orbit, project
 from galatea.errors import ConfigError
-from galatea.morphable.head import ACTION_NAMES, HeadModel
+from galatea.morphable.actions import ARKIT_ACTIONS
+from galatea.morphable.head import HeadModel
 from training.heads.assets import Assets, load_assets, read_proxy, to_linear
 from training.heads.people import HeadSample, Light, sample_head
 from training.heads.renderer import PARTS, HeadRenderer, to_display
@@ -79,7 +80,7 @@ def test_blink_hides_the_eyes_and_open_jaw_shows_the_mouth(renderer: HeadRendere
     def parts(**actions: float) -> np.ndarray:
         expression = np.zeros(52, np.float32)
         for name, value in actions.items():
-            expression[ACTION_NAMES.index(name)] = value
+            expression[ARKIT_ACTIONS.index(name)] = value
         picture = renderer.render(dataclasses.replace(plain, expression=expression), SIZE)[0]
         return np.bincount(picture.part.ravel(), minlength=len(PARTS))
 
