@@ -175,6 +175,39 @@ def report(
     _out.print(write_results(Store(run_folder, composed.storage.options), composed), highlight=False, soft_wrap=True)
 
 
+@app.command()
+def compare(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="The run to judge.")],
+    baseline: Annotated[str, typer.Argument(metavar="BASELINE", help="A run of the same photos and drivers.")],
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tolerance", "-t", metavar="FIGURE=VALUE", help="How much worse the mean of a figure may be. Repeatable."
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write it to this file.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Compare a run with a baseline, record by record; exit status 1 where it has regressed (for nightly jobs)."""
+    from pipeline.cli_compare import show, write_json
+    from pipeline.compare import compare as compare_runs
+    from pipeline.compare import read_tolerances
+    from pipeline.config import compose
+    from pipeline.report.source import StoredRun
+    from pipeline.storage import Store
+
+    options = compose(overrides or ()).storage.options
+    judged, against = (StoredRun(Store(url, options)) for url in (run_folder, baseline))
+    comparison = compare_runs(judged, against, read_tolerances(tolerance or ()))
+    show(comparison, _out)
+    if json_file is not None:
+        write_json(comparison, json_file)
+    if comparison.has_regressed:
+        raise typer.Exit(EXIT_RUN_ERROR)
+
+
 @app.command(name="config")
 def show_config(
     overrides: Overrides = None,
