@@ -26,6 +26,7 @@ from training.heads.shading import (
     cloth_cover,
     opacity,
     shade,
+    surface_normal,
 )
 
 # Nothing is differentiated, and unrolled loops over layers would only make compilation slow.
@@ -162,8 +163,11 @@ def cast(
     color: wp.array(dtype=wp.vec4),
     depth: wp.array(dtype=float),
     material: wp.array(dtype=wp.int32),
+    normal: wp.array(dtype=wp.vec3),
 ) -> None:
-    """Trace grid x grid rays through each listed pixel; premultiplied linear colour, depth along z, material."""
+    """Trace grid x grid rays through each listed pixel; premultiplied linear colour, depth along z, material, and the
+    normal in the camera's frame (of what covers the pixel most).
+    """
     index = wp.tid()
     pixel = pixels[index]
     origin = wp.transform_point(cam2world, wp.vec3(0.0, 0.0, 0.0))
@@ -171,6 +175,7 @@ def cast(
     nearest = float(0.0)
     best = int(-1)
     strongest = float(0.0)
+    facing = wp.vec3(0.0, 0.0, 0.0)
     for part in range(grid * grid):
         x = (float(pixel % side) + (float(part % grid) + 0.5) / float(grid)) / float(side)
         y = (float(pixel // side) + (float(part // grid) + 0.5) / float(grid)) / float(side)
@@ -191,6 +196,7 @@ def cast(
             if share > strongest:
                 strongest = share
                 nearest = start * along
+                facing = surface_normal(scene, hit.face, hit.u, hit.v, point, -direction)
                 best = scene.material[hit.face]
                 if best == _SKIN and cloth_cover(scene, blend3(scene, scene.rest, hit.face, hit.u, hit.v)) > 0.5:
                     best = CLOTH
@@ -203,3 +209,26 @@ def cast(
     if grid == 1:
         depth[pixel] = nearest
         material[pixel] = best
+        normal[pixel] = wp.transform_vector(wp.transpose(cam2world), facing)
+
+
+@wp.kernel
+def look(scene: Scene, origin: wp.vec3, points: wp.array(dtype=wp.vec3), free: wp.array(dtype=float)) -> None:
+    """Store which share of the light from each surface point reaches the camera; brows and lashes hide nothing."""
+    index = wp.tid()
+    reach = wp.length(points[index] - origin) - 1.0e-3
+    direction = wp.normalize(points[index] - origin)
+    start = float(1.2)
+    left = float(1.0)
+    for _layer in range(MAX_LAYERS):
+        hit = wp.mesh_query_ray(scene.mesh, origin + direction * start, direction, reach - start)
+        if not hit.result:
+            break
+        start = start + hit.t + 2.0e-5
+        hit_material = scene.material[hit.face]
+        if hit_material < _BROW:
+            left = 0.0
+            break
+        if hit_material == _HAIR:
+            left *= 1.0 - wp.min(1.0, 1.15 * opacity(scene, hit.face, hit.u, hit.v))
+    free[index] = left

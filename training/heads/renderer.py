@@ -9,10 +9,14 @@ import numpy as np
 import torch
 import warp as wp
 from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
 
+from galatea.cameras import project
+from galatea.morphable.correspondence import load_correspondence
 from galatea.morphable.head import HeadModel, vertex_normals
 from training.heads import kernels, shading
 from training.heads.assets import Assets, Proxy, to_linear
+from training.heads.labels import iris_points, landmark_points
 from training.heads.people import HeadSample, Person
 
 PARTS = ("background", "skin", "eyes", "mouth", "hair", "brows", "cloth")
@@ -30,12 +34,25 @@ BROW_LIFT = 0.002
 
 @dataclass(frozen=True)
 class Picture:
-    """One image of a head and its pixel labels; `rgb` is not premultiplied, `depth` is along the viewing axis."""
+    """One image of a head and its labels.
+
+    Attributes:
+        rgb: sRGB, not premultiplied.
+        alpha: coverage.
+        part: indices into `PARTS`.
+        depth: along the viewing axis in world units, 0 where nothing is (`labels.ray_distance` gives EG3D's depth).
+        normal: unit normals in the camera's frame (x right, y down, z away from the camera), 0 where nothing is.
+        landmarks: in image sides, in the order of `galatea.faces.landmarks`.
+        is_visible: whether a ray from the camera reaches the landmark; brows and lashes hide none.
+    """
 
     rgb: UInt8[np.ndarray, "h w 3"]
     alpha: UInt8[np.ndarray, "h w"]
     part: UInt8[np.ndarray, "h w"]
     depth: Float[np.ndarray, "h w"]
+    normal: Float[np.ndarray, "h w 3"]
+    landmarks: Float[np.ndarray, "478 2"]
+    is_visible: Bool[np.ndarray, "478"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,7 @@ class HeadRenderer:
         self._linear: Any = wp.array(to_linear(np.arange(256) / 255.0).astype(np.float32), dtype=float, device=device)
         self._base = self._head_topology()
         self._gum_depth = self._lower_gum_depth()
+        self.correspondence, self.iris = load_correspondence(), iris_points(model)
 
     def render(self, sample: HeadSample, size: int) -> list[Picture]:
         """Render a head from all its cameras."""
@@ -69,7 +87,9 @@ class HeadRenderer:
         scene = self._scene(sample, layout, vertices, normals)
         scene.mesh, scene.face = mesh.id, indices
         self._light(scene, points, layout, sample.seed)
-        return [self._picture(scene, camera, size) for camera in sample.cameras]
+        head = torch.from_numpy(vertices[None, : self.model.num_vertices])
+        landmarks = landmark_points(self.iris, self.correspondence, head)[0]
+        return [self._picture(scene, camera, size, landmarks) for camera in sample.cameras]
 
     def _head_topology(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return triangles, texture coordinates and materials of the head without teeth and tongue."""
@@ -180,16 +200,19 @@ class HeadRenderer:
             light = total / count
         scene.light.assign(light.numpy())
 
-    def _picture(self, scene: shading.Scene, camera: Float[np.ndarray, "25"], size: int) -> Picture:
+    def _picture(
+        self, scene: shading.Scene, camera: Float[np.ndarray, "25"], size: int, landmarks: Float[Tensor, "478 3"]
+    ) -> Picture:
         """Cast one ray a pixel, then four through pixels at edges, hair, eyes and mouth."""
         color: Any = wp.zeros(size * size, dtype=wp.vec4, device=self.device)
         depth: Any = wp.zeros(size * size, dtype=float, device=self.device)
         material: Any = wp.zeros(size * size, dtype=wp.int32, device=self.device)
+        normal: Any = wp.zeros(size * size, dtype=wp.vec3, device=self.device)
 
         def launch(pixels: np.ndarray, grid: int) -> None:
             chosen: Any = wp.array(pixels.astype(np.int32), dtype=wp.int32, device=self.device)
             inputs = [scene, wp.mat44(*camera[:16].tolist()), float(camera[16]), size, grid, chosen]
-            inputs += [color, depth, material]
+            inputs += [color, depth, material, normal]
             wp.launch(kernels.cast, len(pixels), inputs=inputs, device=self.device)
 
         launch(np.arange(size * size), 1)
@@ -202,7 +225,19 @@ class HeadRenderer:
             alpha=np.round(255 * np.clip(rgba[..., 3], 0, 1)).astype(np.uint8),
             part=_PART_OF_MATERIAL[found],
             depth=reach.copy(),
+            normal=normal.numpy().reshape(size, size, 3),
+            landmarks=project(landmarks[None], torch.from_numpy(camera)[None])[0][0].numpy(),
+            is_visible=self._is_visible(scene, camera, landmarks),
         )
+
+    def _is_visible(
+        self, scene: shading.Scene, camera: Float[np.ndarray, "25"], landmarks: Float[Tensor, "478 3"]
+    ) -> Bool[np.ndarray, "478"]:
+        points: Any = wp.array(landmarks.numpy(), dtype=wp.vec3, device=self.device)
+        free: Any = wp.zeros(len(points), dtype=float, device=self.device)
+        origin = wp.vec3(*camera[:16].reshape(4, 4)[:3, 3].tolist())
+        wp.launch(kernels.look, len(points), inputs=[scene, origin, points, free], device=self.device)
+        return np.asarray(free.numpy() > 0.5)
 
 
 def _eye_uv(model: HeadModel) -> Float[np.ndarray, "f 3 2"]:

@@ -152,6 +152,21 @@ def albedo(scene: Scene, material: int, texture: wp.vec3, rest: wp.vec3, uv: wp.
 
 
 @wp.func
+def surface_normal(scene: Scene, face: int, bu: float, bv: float, point: wp.vec3, view: wp.vec3) -> wp.vec3:
+    """Return the interpolated unit normal; eyeballs are spheres, cards are turned towards the viewer."""
+    material = scene.material[face]
+    n = wp.normalize(blend3(scene, scene.normal, face, bu, bv))
+    if material == _EYE:
+        centre = scene.right_eye
+        if point[0] > 0.0:
+            centre = scene.left_eye
+        n = wp.normalize(point - centre)
+    if wp.dot(n, view) < 0.0 and material >= _BROW:
+        n = -n
+    return n
+
+
+@wp.func
 def shade(scene: Scene, face: int, bu: float, bv: float, point: wp.vec3, view: wp.vec3) -> wp.vec4:
     """Colour (linear) and opacity of a surface point seen from `view` (unit, towards the camera)."""
     material = scene.material[face]
@@ -172,14 +187,7 @@ def shade(scene: Scene, face: int, bu: float, bv: float, point: wp.vec3, view: w
     if material == _HAIR:
         cover *= wp.clamp(1.0 + 2.0 * light[1], 0.0, 1.0)
         light = wp.vec3(light[0], wp.max(light[1], 0.05), wp.max(light[2], 0.02))
-    n = wp.normalize(blend3(scene, scene.normal, face, bu, bv))
-    if material == _EYE:
-        centre = scene.right_eye
-        if point[0] > 0.0:
-            centre = scene.left_eye
-        n = wp.normalize(point - centre)
-    if wp.dot(n, view) < 0.0 and material >= _BROW:
-        n = -n
+    n = surface_normal(scene, face, bu, bv, point, view)
     cosine = wp.dot(n, scene.key_direction)
     seen = wp.clamp(light[0], 0.0, 1.0)
     diffuse = wp.vec3(wrapped(cosine, 0.05), wrapped(cosine, 0.05), wrapped(cosine, 0.05)) * seen
