@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from galatea.errors import ConfigError, GalateaError
 from pipeline.cli_models import app as models_app
+from pipeline.cli_synthesize import app as synthesize_app
 
 if TYPE_CHECKING:
     from pipeline.session import Outcome
@@ -53,6 +54,7 @@ app = typer.Typer(
     help="Brings portraits to life: inverts the faces of photos into a 3D GAN, edits, animates and measures them.",
 )
 app.add_typer(models_app, name="models")
+app.add_typer(synthesize_app, name="synthesize")
 
 Overrides = Annotated[
     list[str] | None,
@@ -91,7 +93,7 @@ def _set_up(
     if _err.is_terminal:
         handler = RichHandler(console=_err, show_path=False, show_time=False, markup=False)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for name in ("galatea", "stages", "pipeline"):
+    for name in ("galatea", "stages", "pipeline", "training"):
         logging.getLogger(name).setLevel(level)
 
 

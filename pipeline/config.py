@@ -7,7 +7,7 @@ single values (`animate.fps=12`). Everything is checked before anything expensiv
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +54,24 @@ class Config:
     storage: StorageConfig
     tracking: TrackingConfig
     report: ReportConfig
+    own: Mapping[str, Any] = field(default_factory=dict)
+    """Sections that only one command has, by name."""
 
 
-def compose(overrides: Sequence[str] = (), file: str | Path | None = None) -> Config:
+def compose(
+    overrides: Sequence[str] = (), file: str | Path | None = None, own: Mapping[str, type] | None = None
+) -> Config:
     """Compose and check the configuration.
 
     Args:
         overrides: `GROUP=PRESET` and `KEY=VALUE` in Hydra's grammar.
         file: YAML file with values in the shape that `galatea config` prints.
+        own: dataclasses of sections that only the calling command has.
 
     Raises:
         ConfigError: a key, preset or value is wrong; the message names it and the nearest valid one.
     """
-    defaults = _defaults()
+    defaults = _defaults(own or {})
     choices, values = _split(_parse(overrides), defaults)
     try:
         with initialize_config_dir(config_dir=str(CONF_FOLDER), version_base="1.3"):
@@ -81,7 +86,7 @@ def compose(overrides: Sequence[str] = (), file: str | Path | None = None) -> Co
         resolved = OmegaConf.to_container(merged, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"The configuration cannot be composed: {error}") from error
-    return _typed(resolved)
+    return _typed(resolved, own or {})
 
 
 def presets() -> dict[str, list[str]]:
@@ -97,6 +102,7 @@ def to_values(config: Config) -> dict[str, Any]:
     values: dict[str, Any] = {"drivers": list(config.drivers), "generator": config.generator}
     values.update({name: plain(stage) for name, stage in config.stages.items()})
     values.update({name: plain(getattr(config, name)) for name in _SURROUNDINGS})
+    values.update({name: plain(section) for name, section in config.own.items()})
     return {name: _without_secrets(value) for name, value in values.items()}
 
 
@@ -110,13 +116,13 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(to_values(config)))
 
 
-def _sections() -> dict[str, type]:
-    return config_classes() | _SURROUNDINGS
+def _sections(own: Mapping[str, type]) -> dict[str, type]:
+    return config_classes() | _SURROUNDINGS | dict(own)
 
 
-def _defaults() -> dict[str, Any]:
+def _defaults(own: Mapping[str, type]) -> dict[str, Any]:
     defaults: dict[str, Any] = {"drivers": [], "generator": ""} | {
-        name: plain(cls()) for name, cls in _sections().items()
+        name: plain(cls()) for name, cls in _sections(own).items()
     }
     for section in defaults.values():
         if isinstance(section, dict):
@@ -124,15 +130,16 @@ def _defaults() -> dict[str, Any]:
     return defaults
 
 
-def _typed(values: Any) -> Config:
-    typed: dict[str, Any] = {name: build(cls, values[name], name) for name, cls in _sections().items()}
+def _typed(values: Any, own: Mapping[str, type]) -> Config:
+    typed: dict[str, Any] = {name: build(cls, values[name], name) for name, cls in _sections(own).items()}
     drivers = values["drivers"]
     if not isinstance(drivers, list) or not all(isinstance(name, str) for name in drivers):
         raise ConfigError(f"drivers: expected a list of names or URLs such as [smile,turn], got {drivers!r}.")
     if not isinstance(values["generator"], str) or not values["generator"]:
         raise ConfigError(f"generator: expected a name or a path, got {values['generator']!r}.")
+    extra = {name: typed.pop(name) for name in own}
     surroundings = {item.name: typed.pop(item.name) for item in fields(Config) if item.name in typed}
-    return Config(drivers=tuple(drivers), generator=values["generator"], stages=typed, **surroundings)
+    return Config(drivers=tuple(drivers), generator=values["generator"], stages=typed, own=extra, **surroundings)
 
 
 def _parse(overrides: Iterable[str]) -> list[Override]:

@@ -20,7 +20,7 @@ from typing import Any
 import galatea
 from stages.base import Stage
 
-_PACKAGES = {"galatea", "stages"}
+_PACKAGES = {"galatea", "stages", "training"}
 _NUM_DIGITS = 16
 
 

@@ -21,7 +21,7 @@ ALLOWED = {
     "fsspec": {"pipeline"},
     "pyarrow": {"pipeline"},
     "rich": {"pipeline"},
-    "typer": {"pipeline/cli.py", "pipeline/cli_models.py"},
+    "typer": {"pipeline/cli.py", "pipeline/cli_models.py", "pipeline/cli_synthesize.py"},
 }
 
 

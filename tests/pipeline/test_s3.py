@@ -1,12 +1,9 @@
 """The chain with photos and run folder on a real S3 protocol server over HTTP."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from pipeline.manifest import read_rows
 from pipeline.run import run
@@ -16,23 +13,10 @@ from pipeline.storage_errors import AccessError, MissingFileError
 from tests.pipeline.comparing import comparable_rows
 from tests.pipeline.small_chain import CHAIN, DRIVERS, plan_chain, write_photos
 
-KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-
-
-@pytest.fixture(scope="module")
-def options() -> Iterator[dict[str, Any]]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    boto3.client("s3", endpoint_url=endpoint, **KEYS).create_bucket(Bucket="archive")
-    yield {"endpoint_url": endpoint, "key": "test", "secret": "test"}
-    server.stop()
-
 
 @pytest.fixture
-def bucket(options: dict[str, Any], request: pytest.FixtureRequest) -> Store:
-    return Store(f"s3://archive/{request.node.name}", options)
+def bucket(s3_options: dict[str, Any], request: pytest.FixtureRequest) -> Store:
+    return Store(f"s3://archive/{request.node.name}", s3_options)
 
 
 def upload(photos: Path, bucket: Store) -> None:
@@ -100,9 +84,9 @@ def write_and_fail(bucket: Store, data: bytes) -> None:
         raise ZeroDivisionError
 
 
-def test_a_missing_bucket_is_told_before_any_work(options: dict[str, Any]) -> None:
+def test_a_missing_bucket_is_told_before_any_work(s3_options: dict[str, Any]) -> None:
     with pytest.raises(MissingFileError, match="no such file, folder or bucket"):
-        Store("s3://no-such-bucket/run", options).check_writable()
+        Store("s3://no-such-bucket/run", s3_options).check_writable()
 
 
 def test_a_server_that_is_not_there_is_told_after_a_few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
