@@ -35,6 +35,9 @@ _LEAST_AREA = 0.25
 """Least area of the photo, in pixels, that a pixel of the view may be stretched from: less was seen too obliquely (a
 far cheek) or is too compressed (an open eye's lid) to be of use."""
 
+_JUMP = 8.0
+"""Pixels of the look-up's grid by which neighbours may look apart: more, and they lie on different surfaces."""
+
 
 @dataclass(frozen=True)
 class HeadMesh:
@@ -126,9 +129,12 @@ def carry_detail(
     was_opaque = _look_up(detail.alpha.expand(points.shape[0], -1, -1, -1), lookup)
     weight = weight * (_resized(alpha, grid) + 1 - was_opaque).clamp(0, 1)
     size = detail.layer.shape[-1]
-    # Softened, so that a surface does not fray where it just leaves the photo's sight.
-    weight = F.avg_pool2d(weight, 5, 1, 2, count_include_pad=False)
-    lookup, weight = _resized(lookup, size), _resized(weight, size)
+    # Closed: on the line where one surface ends in front of another, depth and area of single pixels mean nothing.
+    weight = -F.max_pool2d(-F.max_pool2d(weight, 3, 1, 1), 3, 1, 1)
+    # Softened, so that a surface does not fray where it just leaves the photo's sight; never raised where the photo
+    # shows something else.
+    weight = torch.minimum(weight, F.avg_pool2d(weight, 5, 1, 2, count_include_pad=False))
+    lookup, weight = enlarge_lookup(lookup, size), _resized(weight, size)
     carried = _look_up(detail.layer.expand(lookup.shape[0], -1, -1, -1), lookup)
     return carried * weight
 
@@ -183,6 +189,18 @@ def _scale_weight(lookup: Float[Tensor, "batch 2 grid grid"]) -> Float[Tensor, "
     return (area / _LEAST_AREA - 1).clamp(0, 1)
 
 
+def enlarge_lookup(lookup: Float[Tensor, "batch 2 grid grid"], size: int) -> Float[Tensor, "batch 2 size size"]:
+    """Enlarge a look-up smoothly within surfaces, and without inventing places between two of them."""
+    grid = lookup.shape[-1]
+    if grid == size:
+        return lookup
+    widest = F.max_pool2d(lookup, 3, 1, 1) + F.max_pool2d(-lookup, 3, 1, 1)
+    is_jump = (widest.amax(1, keepdim=True) * (grid / 2) > _JUMP).to(lookup.dtype)
+    is_jump = F.interpolate(is_jump, (size, size), mode="nearest")
+    nearest = F.interpolate(lookup, (size, size), mode="nearest")
+    return torch.where(is_jump > 0, nearest, _resized(lookup, size))
+
+
 def _points(rays: Rays, depth: Float[Tensor, "batch 1 grid grid"]) -> Float[Tensor, "batch 3 grid grid"]:
     points = rays.origins + depth.flatten(2).transpose(1, 2) * rays.directions
     shaped: Tensor = points.transpose(1, 2).reshape(depth.shape[0], 3, *depth.shape[2:])
@@ -203,7 +221,9 @@ def _look_up(maps: Tensor, lookup: Float[Tensor, "batch 2 h w"], mode: str = "bi
 def _blurred(maps: Float[Tensor, "batch 1 grid grid"]) -> Float[Tensor, "batch 1 grid grid"]:
     radius = max(1, maps.shape[-1] // 32)
     for _ in range(2):
-        maps = F.avg_pool2d(F.pad(maps, (radius,) * 4, mode="replicate"), 2 * radius + 1, 1)
+        maps = F.pad(maps, (radius,) * 4, mode="replicate")
+        for window in ((1, 2 * radius + 1), (2 * radius + 1, 1)):
+            maps = F.avg_pool2d(maps, window, 1)
     return maps
 
 

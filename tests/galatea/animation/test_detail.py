@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from galatea.animation.detail import HeadMesh, carry_detail, make_detail
+from galatea.animation.detail import HeadMesh, carry_detail, enlarge_lookup, make_detail
 from galatea.animation.posing import Pose
 from galatea.animation.surface import fill_unseen, see_surface
 from galatea.cameras import PIVOT, orbit
@@ -86,3 +86,15 @@ def test_filling_keeps_what_is_known_and_continues_constants():
     weight[..., 4:9, 5:7] = 1
     filled = fill_unseen(maps * weight, weight)
     assert torch.allclose(filled, maps, atol=1e-4)
+
+
+def test_an_enlarged_lookup_is_smooth_on_a_surface_and_never_between_two():
+    columns = (torch.arange(32.0) + 0.5) / 16 - 1
+    smooth = torch.stack(torch.meshgrid(columns, columns, indexing="xy"))[None]
+    split = smooth.clone()
+    split[:, 0, :, 16:] -= 1.5
+    finer = (torch.arange(64.0) + 0.5) / 32 - 1
+    torch.testing.assert_close(enlarge_lookup(smooth, 64)[0, 0, 8, 1:-1], finer[1:-1])
+    found = enlarge_lookup(split, 64)[0, 0, 8]
+    near, far = (found - finer).abs(), (found - (finer - 1.5)).abs()
+    assert torch.minimum(near, far).max() < 1 / 32
