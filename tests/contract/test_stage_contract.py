@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from galatea.eg3d.anchored import AnchoredConfig, AnchoredGenerator
+from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.checkpoint import save_generator
 from galatea.eg3d.provenance import GeneratorFacts
 from pipeline import ingest
@@ -23,25 +23,9 @@ from pipeline.stage_catalogue import build_stage, config_classes
 from pipeline.storage import Store
 from stages.base import Stage
 from tests.pipeline.comparing import comparable_rows
+from tests.small_generators import SMALL
 
 NAMES = sorted(config_classes())
-TINY = AnchoredConfig(
-    code_fields=(("age", 1), ("hair_colour", 3)),
-    w_dim=16,
-    texture_channels=6,
-    texture_size=32,
-    texture_synthesis_size=16,
-    num_texture_maps=2,
-    static_channels=4,
-    static_size=16,
-    static_synthesis_size=16,
-    num_static_maps=2,
-    synthesis_base=128,
-    plane_size=32,
-    plane_features=6,
-    num_features=5,
-    neural_rendering_resolution=32,
-)
 QUICK: dict[str, dict[str, Any]] = {
     "invert": {"num_candidates": 2, "projection_steps": 1, "tuning_steps": 2, "projection_resolution": 32},
     "edit": {"edits": ("smile",), "image_size": 64},
@@ -105,7 +89,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("generator")
     facts = GeneratorFacts(name="tiny", kind="anchored", licence="Apache-2.0")
-    generator = AnchoredGenerator(TINY)
+    generator = AnchoredGenerator(SMALL)
     generator.mapping_network.measure(torch.randn(64, generator.z_dim))
     save_generator(generator, folder, facts)
     return str(folder)

@@ -1,16 +1,18 @@
 """Small generators of both kinds, with known weights."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from galatea.cameras import PIVOT, orbit
-from galatea.eg3d.anchored import AnchoredConfig, AnchoredGenerator
+from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.generator import GeneratorConfig, TriPlaneGenerator
 from galatea.eg3d.renderer import RenderingOptions
 from galatea.morphable.baking import PARTS
 from galatea.morphable.head import HeadCoefficients
+from tests.small_generators import SMALL
 
 
 class SphereHead:
@@ -42,23 +44,7 @@ class SphereHead:
 
 def anchored_generator():
     torch.manual_seed(0)
-    config = AnchoredConfig(
-        code_fields=(("age", 1), ("hair_colour", 3)),
-        w_dim=16,
-        texture_channels=6,
-        texture_size=32,
-        texture_synthesis_size=16,
-        num_texture_maps=2,
-        static_channels=4,
-        static_size=16,
-        static_synthesis_size=16,
-        num_static_maps=2,
-        synthesis_base=128,
-        plane_size=16,
-        plane_features=6,
-        num_features=5,
-        neural_rendering_resolution=24,
-    )
+    config = replace(SMALL, plane_size=16, neural_rendering_resolution=24)
     return AnchoredGenerator(config, SphereHead()).eval()
 
 

@@ -7,7 +7,7 @@ import torch
 from galatea.animation.motion import Motion
 from galatea.animation.video import read_video
 from galatea.cameras import orbit
-from galatea.eg3d.anchored import AnchoredConfig, AnchoredGenerator
+from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.checkpoint import save_generator
 from galatea.eg3d.provenance import GeneratorFacts
 from galatea.errors import ConfigError, InputError, WeightsError
@@ -16,24 +16,7 @@ from galatea.inversion.capsule import Capsule
 from galatea.morphable.baking import NUM_IDENTITY
 from stages.animate import AnimateConfig, AnimateStage, resampled
 from stages.invert import InvertConfig, InvertStage
-
-SMALL = AnchoredConfig(
-    code_fields=(("age", 1), ("hair_colour", 3)),
-    w_dim=16,
-    texture_channels=6,
-    texture_size=32,
-    texture_synthesis_size=16,
-    num_texture_maps=2,
-    static_channels=4,
-    static_size=16,
-    static_synthesis_size=16,
-    num_static_maps=2,
-    synthesis_base=128,
-    plane_size=32,
-    plane_features=6,
-    num_features=5,
-    neural_rendering_resolution=32,
-)
+from tests.small_generators import SMALL
 
 
 @pytest.fixture(scope="module")
