@@ -1,6 +1,6 @@
 """The architecture of a generator that is small enough for tests."""
 
-from galatea.eg3d.anchored import AnchoredConfig
+from galatea.eg3d.anchored_config import AnchoredConfig
 
 SMALL = AnchoredConfig(
     code_fields=(("age", 1), ("hair_colour", 3)),

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from galatea.eg3d.anchored import AnchoredConfig, AnchoredGenerator
+from galatea.eg3d.anchored import AnchoredGenerator
+from galatea.eg3d.anchored_config import AnchoredConfig
 from galatea.eg3d.checkpoint import save_generator
 from galatea.eg3d.provenance import GeneratorFacts
 from training.head_images import HeadImages

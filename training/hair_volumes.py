@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from galatea.eg3d.anchored import AnchoredGenerator, HeadCast
-from galatea.eg3d.surface import SurfaceTables, head_distance
+from galatea.eg3d.anchored import AnchoredGenerator
+from galatea.eg3d.head_cast import HeadCast
+from galatea.eg3d.surface import head_distance
+from galatea.eg3d.view_planes import SurfaceTables
 from training.heads.assets import Assets, Proxy, load_assets
 
 GRID = 72

@@ -14,8 +14,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from galatea.cameras import unpack_label
-from galatea.eg3d.anchored import AnchoredGenerator, HeadCast
+from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.carry import VIEWS, MeshTopology, cast_triangles, resolve_cast, vertex_normals
+from galatea.eg3d.head_cast import HeadCast
 from galatea.eg3d.rays import Rays
 from galatea.errors import ConfigError
 from galatea.morphable.cache import HEAD_VERSION
@@ -127,7 +128,7 @@ class HeadImages:
         triangles = torch.stack([self.casts[size, int(state)] for state in states]).int()
         normals = vertex_normals(vertices, mesh.faces)
         views = [resolve_cast(triangles[:, i], vertices, normals, topology, view) for i, view in enumerate(VIEWS)]
-        return HeadCast(tuple(views), generator.measure_skull(identity))
+        return HeadCast(tuple(views), generator.caster.measure_skull(identity))
 
     def target(self, index: np.ndarray) -> tuple[Float[Tensor, "n 4 size size"], Int[Tensor, "n size size"]]:
         """Return colour times opacity and opacity, and parts, of whole images."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.rays import camera_rays
-from galatea.eg3d.surface import SurfaceTables
+from galatea.eg3d.view_planes import SurfaceTables
 from training.head_images import HeadImages
 
 BACKGROUND = 0.72
@@ -33,7 +33,7 @@ def reconstruct(
         ws = generator.mapping(data.rows("code", rows))
         planes = generator.view_planes(generator.paint(ws), data.cast(generator, state), ws[:, -1])
         rays = camera_rays(data.rows("camera", rows), resolution)
-        values, alpha, _ = generator.render_rays(SurfaceTables.of(planes), rays)
+        values, alpha, _ = generator.ray_caster(SurfaceTables.of(planes)).render(rays)
         maps = torch.cat([values[..., :3], alpha], -1).transpose(1, 2)
         found.append(maps.reshape(1, 4, resolution, resolution))
     truth, part = data.target(index)

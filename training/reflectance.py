@@ -21,7 +21,7 @@ from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.carry import barycentric, winning_triangles
 from galatea.morphable.head import HeadModel
 from training.heads.assets import MEAN_PATCH
-from training.heads.renderer import _eye_uv
+from training.heads.eye_map import eye_uv
 
 _BLEED_STEPS = 6
 CLOTH_BELOW = -0.25
@@ -129,7 +129,7 @@ class HeadReflectance:
     def _eye(self, model: HeadModel, assets: Path) -> tuple[Tensor, Tensor]:
         """Return the eye's own colour, and the brightness of its iris (0 outside)."""
         picture = _linear(read_picture(assets / "eyes" / "materials" / "grey_eye.png"))
-        uv = self.texels.interpolate(torch.from_numpy(_eye_uv(model)).float())
+        uv = self.texels.interpolate(torch.from_numpy(eye_uv(model)).float())
         offset = (uv - 0.5) * (364 / 512)
         radius = offset.norm(dim=-1, keepdim=True)
         place = torch.tensor([361 / 512, 1 - 151 / 512]) + offset * (

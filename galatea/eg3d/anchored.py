@@ -10,154 +10,29 @@ the decoder reads signed distances, static planes are aligned to the skull, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
+from dataclasses import fields, replace
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from galatea.cameras import RADIUS
-from galatea.eg3d.carry import VIEWS, MeshTopology, ViewCast, cast_views
+from galatea.eg3d.anchored_config import AnchoredConfig
+from galatea.eg3d.carry import VIEWS
 from galatea.eg3d.detail import add_surface_detail, enlarge, subdivide, surface_points
+from galatea.eg3d.fusion import Painted, PlaneFusion, align_static, sample_texture
 from galatea.eg3d.generator import Rendering
-from galatea.eg3d.lookup import read_bilinear
-from galatea.eg3d.painting import HarmonicLight, MixedMaps, SemanticMapping, resample_axes
+from galatea.eg3d.head_cast import HeadCast, HeadCaster
+from galatea.eg3d.painting import HarmonicLight, MixedMaps, SemanticMapping
 from galatea.eg3d.provenance import GeneratorFacts
+from galatea.eg3d.ray_casting import RayCaster, unpremultiply
 from galatea.eg3d.rays import Rays, camera_rays
-from galatea.eg3d.surface import (
-    Box,
-    SurfaceDecoder,
-    SurfaceSampling,
-    SurfaceTables,
-    ViewPlanes,
-    composite,
-    guided_depths,
-)
-from galatea.errors import ConfigError
-from galatea.morphable.cache import HEAD_VERSION
+from galatea.eg3d.surface_decoder import SurfaceDecoder
+from galatea.eg3d.view_planes import SurfaceTables, ViewPlanes
 from galatea.morphable.head import HeadCoefficients, HeadModel
 
-_GEOMETRY_CHANNELS = 5
-"""Mask, depth and normal of a cast."""
-_SPARSE_FROM, _SPARSE_FACTOR, _SPARSE_ALPHA, _CHUNK_RAYS = 64, 4, 0.02, 4096
-"""Without gradients, images from this size on are rendered smaller by the factor first; rays near opacity follow."""
-_SKULL_HEIGHT = 0.8
-"""The upper part of the head (half boxes from the crown) that static planes are aligned to: it ignores the jaw."""
-
-
-@dataclass(frozen=True)
-class AnchoredConfig:
-    """Architecture of an anchored generator.
-
-    Attributes:
-        code_fields: name and width of the fields of the semantic code z, in order.
-        w_dim: width of w.
-        texture_channels: channels of the neural texture; the first three are reflectance, [0,1].
-        texture_size: size of the neural texture.
-        texture_synthesis_size: resolution of the network that paints it.
-        num_texture_maps: basis maps of the reflectance.
-        static_channels: channels of each static plane.
-        static_size: size of a static plane.
-        static_synthesis_size: resolution of the network that paints them.
-        num_static_maps: basis maps of the static planes.
-        synthesis_base: width of both synthesis networks at resolution r is `synthesis_base // r`, at most 64.
-        plane_size: size of the planes' features; their surface channels are twice as large.
-        plane_features: features of a plane, besides the surface channels.
-        num_features: rendered features besides colour.
-        neural_rendering_resolution: size of the volume-rendered image.
-        box: the cube that the planes cover.
-        sampling: how rays are sampled.
-        head_version: version of the head model whose identity space and atlas the weights belong to.
-    """
-
-    code_fields: tuple[tuple[str, int], ...]
-    w_dim: int = 128
-    texture_channels: int = 16
-    texture_size: int = 256
-    texture_synthesis_size: int = 64
-    num_texture_maps: int = 16
-    static_channels: int = 16
-    static_size: int = 64
-    static_synthesis_size: int = 32
-    num_static_maps: int = 10
-    synthesis_base: int = 2048
-    plane_size: int = 128
-    plane_features: int = 26
-    num_features: int = 9
-    neural_rendering_resolution: int = 128
-    box: Box = field(default_factory=Box)
-    sampling: SurfaceSampling = field(default_factory=SurfaceSampling)
-    head_version: int = HEAD_VERSION
-
-    def __post_init__(self) -> None:
-        """Check every field.
-
-        Raises:
-            ConfigError: naming the field.
-        """
-        if not self.code_fields or any(width < 1 for _, width in self.code_fields):
-            raise ConfigError(f"code_fields: expected (name, width >= 1) pairs, got {self.code_fields}")
-        if self.head_version != HEAD_VERSION:
-            raise ConfigError(
-                f"head_version: the weights go with version {self.head_version} of the head model, this is version "
-                f"{HEAD_VERSION}; use weights and code of the same release"
-            )
-        if self.texture_channels < 4:
-            raise ConfigError(f"texture_channels: expected at least 4, got {self.texture_channels}")
-
-    @property
-    def z_dim(self) -> int:
-        """Width of the semantic code."""
-        return sum(width for _, width in self.code_fields)
-
-
-@dataclass(frozen=True)
-class HeadCast:
-    """Heads cast onto the planes: what `planes` needs of identity and expression; reuse it while they stay the same.
-
-    Attributes:
-        views: the casts, in the order of `VIEWS`.
-        skull: centre and half extent of the skull (batch, 3, 2), half boxes, to which static planes are aligned.
-    """
-
-    views: tuple[ViewCast, ...]
-    skull: Float[Tensor, "batch 3 2"]
-
-    @property
-    def batch_size(self) -> int:
-        """Number of heads."""
-        return self.skull.shape[0]
-
-    def select(self, index: Int[Tensor, "n"] | slice) -> HeadCast:
-        """Return some of the heads."""
-        views = tuple(ViewCast(v.uv[index], v.normal[index], v.surface[index]) for v in self.views)
-        return HeadCast(views, self.skull[index])
-
-
-class PlaneFusion(nn.Module):
-    """Turns texture, geometry and static features of one view into plane features; `w` shifts the hidden layer.
-
-    The shift carries what holds everywhere (the colour of the hair, say), so that maps need only say where.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, w_dim: int, hidden: int = 24) -> None:
-        super().__init__()
-        self.conv0 = nn.Conv2d(in_channels, hidden, 3, padding=1)
-        self.shift = nn.Linear(w_dim, hidden)
-        self.conv1 = nn.Conv2d(hidden, out_channels, 1)
-        nn.init.zeros_(self.shift.weight)
-        nn.init.zeros_(self.shift.bias)
-
-    def forward(
-        self, x: Float[Tensor, "batch in_channels size size"], w: Float[Tensor, "batch w_dim"]
-    ) -> Float[Tensor, "batch out_channels size size"]:
-        """Return features."""
-        hidden = self.conv0(x) + self.shift(w)[:, :, None, None]
-        out: Tensor = self.conv1(F.leaky_relu(hidden, 0.2))
-        return out
+_SPARSE_FROM = 64
+"""Without gradients, images from this size on are rendered only where there is something to see."""
 
 
 class AnchoredGenerator(nn.Module):
@@ -178,30 +53,15 @@ class AnchoredGenerator(nn.Module):
         self.config = config
         self.facts = GeneratorFacts(name="unsaved", kind="anchored")
         self.mesh = HeadModel.load("cpu") if mesh is None else mesh
-        texture_basis = (config.num_texture_maps, 3, config.texture_size)
-        self.texture = MixedMaps(
-            config.w_dim,
-            config.texture_channels,
-            config.texture_synthesis_size,
-            config.synthesis_base,
-            texture_basis,
-            gain=0.01,
-        )
-        with torch.no_grad():
-            self.texture.mean.fill_(0.5)
-        num_static = len(VIEWS) * config.static_channels
-        static_basis = (config.num_static_maps, num_static, config.static_size)
-        self.static = MixedMaps(
-            config.w_dim, num_static, config.static_synthesis_size, config.synthesis_base, static_basis, gain=0.3
-        )
+        self.texture, self.static = _texture(config), _static_planes(config)
         self.light = HarmonicLight(config.w_dim)
         self.mapping_network = SemanticMapping(config.z_dim, config.w_dim, self.num_ws)
-        in_channels = config.texture_channels + _GEOMETRY_CHANNELS + config.static_channels
-        self.fusion = nn.ModuleList(PlaneFusion(in_channels, config.plane_features, config.w_dim) for _ in VIEWS)
+        painted = config.texture_channels + config.static_channels
+        self.fusion = nn.ModuleList(PlaneFusion(painted, config.plane_features, config.w_dim) for _ in VIEWS)
         self.decoder = SurfaceDecoder(config.plane_features, config.num_features)
-        self._used_vertices = torch.unique(self.mesh.faces)
+        self.caster = HeadCaster(self.mesh, config.box)
         resting = torch.zeros(1, self.mesh.num_identity, device=self.mesh.faces.device)
-        self.register_buffer("template_skull", self.measure_skull(resting)[0], persistent=False)
+        self.register_buffer("template_skull", self.caster.measure_skull(resting)[0], persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AnchoredGenerator:
         """Move the head model along with the weights; its type stays."""
@@ -209,6 +69,7 @@ class AnchoredGenerator(nn.Module):
         device = self.template_skull.device
         if self.mesh.faces.device != device:
             self.mesh = HeadModel(**{f.name: getattr(self.mesh, f.name).to(device) for f in fields(self.mesh)})
+            self.caster = HeadCaster(self.mesh, self.config.box)
         return self
 
     def describe(self) -> GeneratorFacts:
@@ -263,23 +124,12 @@ class AnchoredGenerator(nn.Module):
     @property
     def code_fields(self) -> Mapping[str, slice]:
         """Where each field of the semantic code lies in z."""
-        places, start = {}, 0
-        for name, width in self.config.code_fields:
-            places[name] = slice(start, start + width)
-            start += width
-        return MappingProxyType(places)
+        return self.config.code_places
 
     @property
     def residual_shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Additive maps per identity: reflectance in UV space, fine and coarse, and the static planes."""
-        config = self.config
-        return MappingProxyType(
-            {
-                "texture": (3, config.texture_size, config.texture_size),
-                "texture_coarse": (3, 16, 16),
-                "static": (len(VIEWS) * config.static_channels, config.static_size, config.static_size),
-            }
-        )
+        return self.config.residual_shapes
 
     def mapping(
         self,
@@ -307,27 +157,10 @@ class AnchoredGenerator(nn.Module):
 
     def cast(self, head: HeadCoefficients) -> HeadCast:
         """Cast heads onto the planes; differentiable in the coefficients (through depth and normals)."""
-        mesh, box = self.mesh, self.config.box
-        vertices = box.enter(mesh.vertices(head.identity, head.expression).float())
-        topology = MeshTopology(mesh.faces.to(vertices.device), mesh.uv.to(vertices.device).float())
-        sizes = [2 * self.config.plane_size] * len(VIEWS)
-        return HeadCast(cast_views(vertices, topology, sizes), self.measure_skull(head.identity))
+        return self.caster.cast(head, self.config.plane_size)
 
-    def measure_skull(self, identity: Float[Tensor, "batch num_identity"]) -> Float[Tensor, "batch 3 2"]:
-        """Return centre and half extent (half boxes) of the upper head along each axis, at rest."""
-        neutral = self.mesh.vertices(identity, identity.new_zeros(identity.shape[0], 52)).float()
-        neutral = self.config.box.enter(neutral[:, self._used_vertices.to(neutral.device)])
-        is_skull = (neutral[..., 1] > neutral[..., 1].amax(1, keepdim=True) - _SKULL_HEIGHT)[..., None]
-        low = torch.where(is_skull, neutral, torch.full_like(neutral, 9.0)).amin(1)
-        high = torch.where(is_skull, neutral, torch.full_like(neutral, -9.0)).amax(1)
-        bottom = high[:, 1] - 1.2 * (high[:, 0] - low[:, 0])
-        low = torch.stack([low[:, 0], bottom, low[:, 2]], 1)
-        return torch.stack([(low + high) / 2, (high - low) / 2], dim=-1)
-
-    def paint(
-        self, ws: Float[Tensor, "batch num_ws w_dim"], residuals: Mapping[str, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return reflectance (batch, 3, size, size), the texture's other channels, and the static planes of all views.
+    def paint(self, ws: Float[Tensor, "batch num_ws w_dim"], residuals: Mapping[str, Tensor] | None = None) -> Painted:
+        """Return what `w_plus` paints, with residual maps added.
 
         Raises:
             ValueError: if a residual is unknown.
@@ -339,46 +172,20 @@ class AnchoredGenerator(nn.Module):
         num_texture = self.texture.num_ws
         reflectance, texture = self.texture(ws[:, :num_texture])
         static, _ = self.static(ws[:, num_texture:-1])
-        if "static" in residuals:
-            static = static + residuals["static"]
-        return _add_reflectance(reflectance, residuals), texture, static
+        return Painted(reflectance, texture, static).add(residuals)
 
-    def view_planes(
-        self, painted: tuple[Tensor, Tensor, Tensor], cast: HeadCast, w: Float[Tensor, "batch w_dim"]
-    ) -> ViewPlanes:
+    def view_planes(self, painted: Painted, cast: HeadCast, w: Float[Tensor, "batch w_dim"]) -> ViewPlanes:
         """Return the planes of every view from what `paint` made and the last of `w_plus`; `planes` packs them."""
-        reflectance, texture, static = painted
-        views = [
-            self._view_plane(index, (reflectance, texture, part), cast, w)
-            for index, part in enumerate(static.chunk(len(VIEWS), dim=1))
-        ]
-        return ViewPlanes(*(torch.stack(maps, dim=1) for maps in zip(*views, strict=True)))
-
-    def _view_plane(
-        self, index: int, painted: tuple[Tensor, Tensor, Tensor], cast: HeadCast, w: Tensor
-    ) -> tuple[Float[Tensor, "batch size2 size2 6"], Float[Tensor, "batch size size channels"]]:
-        """Return one view's surface channels and features."""
-        seen = cast.views[index]
-        reflectance, texture, static = painted
-        colour = sample_texture(reflectance, seen) * self.light(w, seen.normal)
-        surface = torch.cat([colour, seen.surface], dim=-1)
-        coarse = ViewCast(*(maps[:, ::2, ::2] for maps in (seen.uv, seen.normal, seen.surface)))
-        by_texel = [sample_texture(texture, coarse), surface[:, ::2, ::2, :5], coarse.normal]
-        aligned = self._align(static, cast.skull, index, coarse.mask.shape[-1])
-        inputs = torch.cat([maps.permute(0, 3, 1, 2) for maps in by_texel] + [aligned.float()], dim=1)
-        features = self.fusion[index](inputs.contiguous(memory_format=torch.channels_last), w)
-        return surface, features.float().permute(0, 2, 3, 1)
-
-    def _align(self, static: Tensor, skull: Float[Tensor, "batch 3 2"], index: int, size: int) -> Tensor:
-        """Move a static plane from the template's skull to each head's, and enlarge it to the plane."""
-        view = VIEWS[index]
-        places = (torch.arange(size, device=skull.device, dtype=skull.dtype) + 0.5) * (2 / size) - 1
-        rows, columns = (
-            self.template_skull[axis, 0]
-            + (places - skull[:, axis, :1]) * (self.template_skull[axis, 1] / skull[:, axis, 1:])
-            for axis in (view.row_axis, view.column_axis)
-        )
-        return resample_axes(static, rows, columns)
+        surfaces, features = [], []
+        for index, static in enumerate(painted.static.chunk(len(VIEWS), dim=1)):
+            seen = cast.views[index]
+            colour = sample_texture(painted.reflectance, seen) * self.light(w, seen.normal)
+            surface = torch.cat([colour, seen.surface], dim=-1)
+            skulls = (self.template_skull, cast.skull)
+            aligned = align_static(static, skulls, index, (seen.mask.shape[-1] + 1) // 2)
+            surfaces.append(surface)
+            features.append(self.fusion[index](surface, seen, (painted.texture, aligned), w))
+        return ViewPlanes(torch.stack(surfaces, dim=1), torch.stack(features, dim=1))
 
     def planes(
         self,
@@ -410,20 +217,9 @@ class AnchoredGenerator(nn.Module):
             raise ValueError(f"head: expected a batch of 1 or {ws.shape[0]} (as ws), got {cast.batch_size}")
         return cast
 
-    def render_rays(
-        self,
-        tables: SurfaceTables,
-        rays: Rays,
-        generator: torch.Generator | None = None,
-        sampling: SurfaceSampling | None = None,
-    ) -> tuple[Float[Tensor, "batch rays channels"], Float[Tensor, "batch rays 1"], Float[Tensor, "batch rays 1"]]:
-        """Return colour [0,1] and features times opacity, alpha and depth along rays (as many heads as ray batches)."""
-        box = self.config.box
-        depths, ends = guided_depths(tables, rays, box, sampling or self.config.sampling, generator)
-        points = rays.origins[..., None, :] + depths[..., None] * rays.directions[..., None, :]
-        values, density = self.decoder(tables, box.enter(points).flatten(1, 2))
-        values = values.view(*depths.shape, -1)
-        return composite(values, density.view(depths.shape) / box.half, depths, ends)
+    def ray_caster(self, tables: SurfaceTables) -> RayCaster:
+        """Return what renders planes, laid out as tables, along rays."""
+        return RayCaster(tables, self.decoder, self.config.box, self.config.sampling)
 
     def render(
         self,
@@ -454,10 +250,11 @@ class AnchoredGenerator(nn.Module):
         if planes.shape[0] not in (1, batch):
             raise ValueError(f"planes: expected a batch of 1 or {batch} (as cameras), got {planes.shape[0]}")
         tables = SurfaceTables.of(ViewPlanes.unpack(planes))
+        caster = self.ray_caster(tables)
         if torch.is_grad_enabled() or size < _SPARSE_FROM:
-            rendered = self.render_rays(tables, given, generator)
+            rendered = caster.render(given, generator)
         else:
-            rendered = self._render_seen(tables, given, size, generator)
+            rendered = caster.render_seen(given, size, generator)
         maps = [v.transpose(1, 2).reshape(batch, -1, size, size) for v in rendered]
         fine = enlarge(torch.cat([maps[0][:, :3], maps[1]], 1), self.img_resolution)
         if size >= self.neural_rendering_resolution:
@@ -467,27 +264,6 @@ class AnchoredGenerator(nn.Module):
         image = unpremultiply(fine[:, :3], fine[:, 3:])
         raw = unpremultiply(maps[0][:, :3], maps[1])
         return Rendering(image, raw, maps[2], maps[1], image_alpha=fine[:, 3:].clamp(0, 1), features=maps[0])
-
-    def _render_seen(
-        self, tables: SurfaceTables, rays: Rays, size: int, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Render only rays near which a small rendering shows something, in chunks that fit the processor's cache."""
-        batch, coarse = rays.origins.shape[0], size // _SPARSE_FACTOR
-        grid = torch.arange(size * size, device=rays.origins.device).view(size, size)
-        first = _SPARSE_FACTOR // 2
-        sparse = grid[first::_SPARSE_FACTOR, first::_SPARSE_FACTOR][:coarse, :coarse].flatten()
-        _, alpha, _ = self.render_rays(tables, _choose(rays, sparse))
-        is_seen = F.max_pool2d(alpha.amax(0).view(1, 1, coarse, coarse), 3, 1, 1) > _SPARSE_ALPHA
-        is_seen = F.interpolate(is_seen.float(), (size, size), mode="nearest")
-        chosen = is_seen.flatten().nonzero()[:, 0]
-        step = max(1, _CHUNK_RAYS // batch)
-        parts = [self.render_rays(tables, _choose(rays, part), generator) for part in torch.split(chosen, step)]
-        shape = (batch, size * size)
-        outs = [rays.origins.new_zeros(*shape, width) for width in (3 + self.config.num_features, 1, 1)]
-        outs[2] += RADIUS + self.config.box.half
-        for out, found in zip(outs, zip(*parts, strict=True), strict=False):
-            out[:, chosen] = torch.cat(found, 1)
-        return outs[0], outs[1], outs[2]
 
     def synthesis(
         self,
@@ -500,36 +276,19 @@ class AnchoredGenerator(nn.Module):
         return self.render(self.planes(ws, head, residuals), c, ws)
 
 
-def _choose(rays: Rays, index: Int[Tensor, "n"]) -> Rays:
-    return Rays(rays.origins[:, index], rays.directions[:, index])
+def _texture(config: AnchoredConfig) -> MixedMaps:
+    """Return what paints the neural texture; its reflectance starts as grey."""
+    basis = (config.num_texture_maps, 3, config.texture_size)
+    texture = MixedMaps(
+        config.w_dim, config.texture_channels, config.texture_synthesis_size, config.synthesis_base, basis, gain=0.01
+    )
+    with torch.no_grad():
+        texture.mean.fill_(0.5)
+    return texture
 
 
-def unpremultiply(colour: Float[Tensor, "batch 3 h w"], alpha: Float[Tensor, "batch 1 h w"]) -> Tensor:
-    """Return colours in [-1,1] from colours [0,1] times opacity; black where there is nothing."""
-    return (colour / alpha.clamp_min(0.02)).clamp(-0.1, 1.1) * 2 - 1
-
-
-def _add_reflectance(reflectance: Tensor, residuals: Mapping[str, Tensor]) -> Tensor:
-    """Add the residuals of the reflectance, fine and coarse."""
-    if "texture" in residuals:
-        reflectance = reflectance + residuals["texture"]
-    if "texture_coarse" in residuals:
-        size = reflectance.shape[-2:]
-        coarse = F.interpolate(residuals["texture_coarse"], size, mode="bilinear", align_corners=False)
-        reflectance = reflectance + coarse
-    return reflectance
-
-
-def sample_texture(
-    texture: Float[Tensor, "batch channels height width"], seen: ViewCast
-) -> Float[Tensor, "batch rows columns channels"]:
-    """Read a texture (first row at v = 1) where a cast sees the mesh; zero elsewhere."""
-    batch, channels, height, width = texture.shape
-    rows, columns = seen.uv.shape[1:3]
-    where = seen.mask.flatten().nonzero()[:, 0]
-    u, v = seen.uv.flatten(0, 2)[where].unbind(-1)
-    table = texture.float().permute(0, 2, 3, 1).reshape(-1, channels)
-    start = where // (rows * columns) * (height * width)
-    read = read_bilinear(table, (u * width - 0.5, (1 - v) * height - 0.5), (height, width), start)
-    maps = read.new_zeros(batch * rows * columns, channels).index_copy(0, where, read)
-    return maps.view(batch, rows, columns, channels)
+def _static_planes(config: AnchoredConfig) -> MixedMaps:
+    """Return what paints the static planes of all views."""
+    channels = len(VIEWS) * config.static_channels
+    basis = (config.num_static_maps, channels, config.static_size)
+    return MixedMaps(config.w_dim, channels, config.static_synthesis_size, config.synthesis_base, basis, gain=0.3)

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from galatea.eg3d.rays import Rays
-from galatea.eg3d.surface import SurfaceTables, read_views, surface_colour, surface_distances
+from galatea.eg3d.surface import surface_colour, surface_distances
+from galatea.eg3d.view_planes import SurfaceTables, read_views
 
 _NEARNESS = 0.04
 """Distance from the surface (half boxes) at which its detail has faded to 1/e."""

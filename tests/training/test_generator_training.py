@@ -8,14 +8,15 @@ import torch
 from safetensors.numpy import save_file
 
 from galatea.cameras import orbit
-from galatea.eg3d.anchored import AnchoredConfig
+from galatea.eg3d.anchored_config import AnchoredConfig
+from galatea.eg3d.guided_sampling import SurfaceSampling
 from galatea.eg3d.rays import camera_rays
-from galatea.eg3d.surface import SurfaceSampling
 from galatea.errors import ConfigError
 from galatea.morphable.head import HeadModel
 from training.head_images import PATCH, HeadImages, PatchSampling, patch_rays
 from training.reconstruction import evaluate, write_sheet
-from training.train_generator import Trainer, TrainingConfig
+from training.trainer import Trainer
+from training.training_config import TrainingConfig
 
 FIELDS = {"skin_color": [0, 3], "age": [3, 4]}
 PARTS = ["background", "skin", "eyes", "mouth", "hair", "brows", "cloth"]

@@ -16,6 +16,7 @@ from galatea.morphable.correspondence import load_correspondence
 from galatea.morphable.head import HeadModel, vertex_normals
 from training.heads import kernels, shading
 from training.heads.assets import Assets, Proxy, to_linear
+from training.heads.eye_map import eye_uv
 from training.heads.labels import iris_points, landmark_points
 from training.heads.people import HeadSample, Person
 
@@ -96,7 +97,7 @@ class HeadRenderer:
         model = self.model
         part = np.array(model.part_names)[model.part.numpy()]
         chosen = np.isin(part, list(_MATERIAL_OF_PART))
-        uv = np.where((part == "eye")[:, None, None], _eye_uv(model), model.source_uv.numpy())
+        uv = np.where((part == "eye")[:, None, None], eye_uv(model), model.source_uv.numpy())
         material = np.array([_MATERIAL_OF_PART[name] for name in part[chosen]])
         return model.faces.numpy()[chosen], uv[chosen].astype(np.float32), material
 
@@ -238,17 +239,6 @@ class HeadRenderer:
         origin = wp.vec3(*camera[:16].reshape(4, 4)[:3, 3].tolist())
         wp.launch(kernels.look, len(points), inputs=[scene, origin, points, free], device=self.device)
         return np.asarray(free.numpy() > 0.5)
-
-
-def _eye_uv(model: HeadModel) -> Float[np.ndarray, "f 3 2"]:
-    """Return, for the corners of the eyeballs' front, coordinates around the pupil: angle grows with radius."""
-    corners = model.mean.numpy()[model.faces.numpy()]
-    centres = model.eye_centres(model.mean[None])[0].numpy()
-    rays = corners - np.where(corners[..., :1] > 0, centres[0], centres[1])
-    rays /= np.linalg.norm(rays, axis=-1, keepdims=True)
-    angle = np.arccos(np.clip(rays[..., 2], -1, 1))
-    planar = rays[..., :2] / np.maximum(np.linalg.norm(rays[..., :2], axis=-1, keepdims=True), 1e-9)
-    return np.asarray(0.5 + planar * (angle / np.pi)[..., None])
 
 
 def _cloth_weight(rest: Float[np.ndarray, "v 3"], person: Person) -> Float[np.ndarray, "v"]:

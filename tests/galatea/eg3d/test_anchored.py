@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from galatea.cameras import orbit
-from galatea.eg3d.anchored import AnchoredConfig, AnchoredGenerator
+from galatea.eg3d.anchored import AnchoredGenerator
+from galatea.eg3d.anchored_config import AnchoredConfig
 from galatea.eg3d.checkpoint import load_generator, save_generator
+from galatea.eg3d.guided_sampling import SurfaceSampling
 from galatea.eg3d.provenance import GeneratorFacts
 from galatea.eg3d.rays import camera_rays
-from galatea.eg3d.surface import SurfaceSampling
 from galatea.errors import ConfigError
 from galatea.morphable.head import HeadCoefficients, HeadModel
 

@@ -5,7 +5,7 @@ import torch
 from galatea.cameras import orbit
 from galatea.eg3d.detail import add_surface_detail, enlarge, subdivide, surface_points
 from galatea.eg3d.rays import camera_rays
-from galatea.eg3d.surface import NUM_SURFACE_CHANNELS, SurfaceTables, ViewPlanes
+from galatea.eg3d.view_planes import NUM_SURFACE_CHANNELS, SurfaceTables, ViewPlanes
 
 
 def test_subdivided_rays_are_those_of_the_finer_image():

@@ -1,0 +1,46 @@
+"""How the generator is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the generator is trained.
+
+    Attributes:
+        minutes: training time.
+        heads: head states a step.
+        views: cameras of each.
+        learning_rate: peak of Adam's, for what starts from noise.
+        map_learning_rate: of the basis maps.
+        code_learning_rate: of what starts fitted: mapping network, coefficients, light.
+        ema_decay: of the averaged weights that are published.
+        alpha_weight: weight of the opacity loss.
+        edge_weight: weight of the loss on differences between neighbouring pixels.
+        detail_weight: weight of eyes, mouth and brows (1 elsewhere).
+        hair_weight: weight of the loss on density where hair is, and where it is not.
+        reflectance_weight: weight of the loss on the texture of eyes and clothes.
+        hair_points: points per head for the hair's density.
+        render_every: every so many steps patches are rendered; the others are cheap, on what is known.
+        coarse_share: part of the time with planes of half the size.
+        seed: of everything random.
+    """
+
+    minutes: float = 60.0
+    heads: int = 4
+    views: int = 2
+    learning_rate: float = 4e-3
+    map_learning_rate: float = 1e-3
+    code_learning_rate: float = 8e-4
+    ema_decay: float = 0.998
+    alpha_weight: float = 0.5
+    edge_weight: float = 1.0
+    detail_weight: float = 3.0
+    hair_weight: float = 0.3
+    reflectance_weight: float = 0.5
+    hair_points: int = 1024
+    render_every: int = 3
+    coarse_share: float = 0.6
+    seed: int = 0
