@@ -13,7 +13,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from galatea.eg3d.mapping import LRELU_GAIN, LRELU_SLOPE, FullyConnectedLayer
-from galatea.eg3d.modulation import NoiseMode, fir_filter, modulated_conv2d, pixel_noise, upsample_2x
+from galatea.eg3d.modulation import (
+    NoiseMode,
+    demodulation,
+    fir_filter,
+    modulated_conv2d,
+    modulated_mixture,
+    pixel_noise,
+    upsample_2x,
+)
+from galatea.eg3d.styled import is_applicable, styled_layer
 
 
 class SynthesisLayer(nn.Module):
@@ -58,13 +67,16 @@ class SynthesisLayer(nn.Module):
         activations are written once, and changed in place afterwards.
         """
         kernel = self.resample_filter if self.is_upsampling else None
-        y = modulated_conv2d(
-            x, self.weight, self.affine(w), self.bias * LRELU_GAIN, upsampling_kernel=kernel, gain=LRELU_GAIN
-        )
-        noise = pixel_noise(noise_mode, self.noise_const, y.shape[0], generator)
+        styles, bias = self.affine(w), self.bias * LRELU_GAIN
+        noise = pixel_noise(noise_mode, self.noise_const, x.shape[0], generator)
         if noise is not None:
-            y = y.add_(noise * (self.noise_strength * LRELU_GAIN))
-        y = F.leaky_relu_(y, LRELU_SLOPE)
+            noise = noise * (self.noise_strength * LRELU_GAIN)
+        if is_applicable(x, self.weight, styles, bias, noise):
+            scale = demodulation(self.weight, styles) * LRELU_GAIN
+            y = styled_layer(x, self.weight, styles, scale, bias, noise, kernel, LRELU_SLOPE)
+        else:
+            y = modulated_conv2d(x, self.weight, styles, bias, upsampling_kernel=kernel, gain=LRELU_GAIN)
+            y = F.leaky_relu_(y if noise is None else y.add_(noise), LRELU_SLOPE)
         return y if self.conv_clamp is None else y.clamp(-self.conv_clamp, self.conv_clamp)
 
 
@@ -84,7 +96,7 @@ class ToRGBLayer(nn.Module):
     ) -> Float[Tensor, "batch img_channels height width"]:
         """Return this resolution's contribution to the image."""
         styles = self.affine(w) * self.weight_gain
-        y = modulated_conv2d(x, self.weight, styles, self.bias, is_demodulated=False)
+        y = modulated_mixture(x, self.weight, styles, self.bias)
         return y if self.conv_clamp is None else y.clamp(-self.conv_clamp, self.conv_clamp)
 
 

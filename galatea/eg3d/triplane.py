@@ -76,7 +76,7 @@ class PlaneTable:
     def from_planes(cls, planes: Float[Tensor, "batch 3 channels height width"]) -> PlaneTable:
         """Lay out tri-planes (one copy; differentiable)."""
         batch, _, channels, height, width = planes.shape
-        rows = F.pad(planes, (1, 2, 1, 2)).permute(0, 1, 3, 4, 2).reshape(-1, channels)
+        rows = F.pad(planes.permute(0, 1, 3, 4, 2), (0, 0, 1, 2, 1, 2)).reshape(-1, channels)
         return cls(rows, batch, height, width)
 
     def sample(
