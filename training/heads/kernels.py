@@ -12,10 +12,13 @@ rays a vertex, has no noise, and serves every view of a mesh. Primary rays walk 
 import warp as wp
 
 from training.heads.shading import (
+    BEARD,
     BROW,
+    CLOTH,
     EYE,
     HAIR,
     LASH,
+    LENS,
     MOUTH,
     SKIN,
     SOCKET,
@@ -24,6 +27,7 @@ from training.heads.shading import (
     Scene,
     blend3,
     cloth_cover,
+    is_solid,
     opacity,
     shade,
     surface_normal,
@@ -34,8 +38,7 @@ wp.set_module_options({"enable_backward": False, "max_unroll": 1})
 MAX_LAYERS = wp.constant(14)
 _EYE, _MOUTH, _SOCKET, _BROW, _LASH, _HAIR = (wp.constant(i) for i in (EYE, MOUTH, SOCKET, BROW, LASH, HAIR))
 _SKIN, _TEETH, _TONGUE = wp.constant(SKIN), wp.constant(TEETH), wp.constant(TONGUE)
-CLOTH = wp.constant(9)
-"""What `cast` reports for skin under clothing."""
+_CLOTH, _LENS, _BEARD = wp.constant(CLOTH), wp.constant(LENS), wp.constant(BEARD)
 
 
 @wp.func
@@ -48,10 +51,12 @@ def transmittance(scene: Scene, origin: wp.vec3, direction: wp.vec3, reach: floa
         if not hit.result:
             return left
         material = scene.material[hit.face]
-        if material < _BROW:
+        if is_solid(material):
             return 0.0
         if material == _HAIR:
             left *= 1.0 - 0.9 * opacity(scene, hit.face, hit.u, hit.v)
+        if material == _LENS:
+            left *= 1.0 - 0.8 * scene.lens_opacity
         start = start + hit.t + 2.0e-3
         if left < 0.05:
             return 0.0
@@ -93,7 +98,7 @@ def gather_light(
     """Store at every vertex (key visibility, openness, openness weighted towards the sky)."""
     vertex = wp.tid()
     material = vertex_material[vertex]
-    if material == _BROW or material == _LASH:
+    if material == _BROW or material == _LASH or material == _LENS or material == _BEARD:
         scene.light[vertex] = wp.vec3(0.9, 0.8, 0.5)
         return
     if material == _EYE:
@@ -199,7 +204,7 @@ def cast(
                 facing = surface_normal(scene, hit.face, hit.u, hit.v, point, -direction)
                 best = scene.material[hit.face]
                 if best == _SKIN and cloth_cover(scene, blend3(scene, scene.rest, hit.face, hit.u, hit.v)) > 0.5:
-                    best = CLOTH
+                    best = _CLOTH
             left *= 1.0 - found[3]
             if left < 0.02:
                 break
@@ -226,9 +231,11 @@ def look(scene: Scene, origin: wp.vec3, points: wp.array(dtype=wp.vec3), free: w
             break
         start = start + hit.t + 2.0e-5
         hit_material = scene.material[hit.face]
-        if hit_material < _BROW:
+        if is_solid(hit_material):
             left = 0.0
             break
         if hit_material == _HAIR:
             left *= 1.0 - wp.min(1.0, 1.15 * opacity(scene, hit.face, hit.u, hit.v))
+        if hit_material == _LENS or hit_material == _BEARD:
+            left *= 1.0 - opacity(scene, hit.face, hit.u, hit.v)
     free[index] = left

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from galatea.morphable.head import HeadModel
 from galatea.morphable.sampling import PHENOTYPES, sample_phenotypes
 from training.heads.assets import Assets
 from training.heads.expressions import sample_expression
+from training.heads.extras import Extras
 
 SKIN_TONES = (
     np.array(
@@ -108,6 +109,7 @@ class HeadSample:
     light: Light
     cameras: Float[np.ndarray, "n 25"]
     seed: int
+    extras: Extras = field(default_factory=Extras)
 
 
 def sample_person(seed: int, model: HeadModel, assets: Assets) -> Person:

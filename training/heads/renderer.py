@@ -13,24 +13,18 @@ from torch import Tensor
 
 from galatea.cameras import project
 from galatea.morphable.correspondence import load_correspondence
-from galatea.morphable.head import HeadModel, vertex_normals
+from galatea.morphable.head import HeadModel
 from training.heads import kernels, shading
-from training.heads.assets import Assets, Proxy, to_linear
-from training.heads.eye_map import eye_uv
-from training.heads.labels import iris_points, landmark_points
-from training.heads.people import HeadSample, Person
+from training.heads.assets import Assets, to_linear
+from training.heads.geometry import GeometryBuilder, HeadGeometry
+from training.heads.labels import IrisPoints, iris_points, landmark_points
+from training.heads.people import HeadSample
 
-PARTS = ("background", "skin", "eyes", "mouth", "hair", "brows", "cloth")
-"""Values of the part mask. Lashes count as brows, inner mouth, teeth and tongue as mouth."""
-_PART_OF_MATERIAL = np.array([1, 2, 3, 3, 3, 1, 5, 5, 4, 6, 0], dtype=np.uint8)
-_MATERIAL_OF_PART = {"skin": shading.SKIN, "eye": shading.EYE, "mouth": shading.MOUTH, "socket": shading.SOCKET}
+PARTS = ("background", "skin", "eyes", "mouth", "hair", "brows", "cloth", "glasses", "object", "beard")
+"""Values of the part mask. Lashes count as brows, inner mouth, teeth and tongue as mouth, stubble as skin; an object is
+what is in front of the head. Of what is half transparent the part that contributes most counts."""
+_PART_OF_MATERIAL = np.array([1, 2, 3, 3, 3, 1, 5, 5, 4, 6, 7, 7, 8, 9, 0], dtype=np.uint8)
 NUM_SMOOTHINGS = 2
-FIRST_UPPER_TOOTH = 15060
-"""Base mesh helper vertices below this number (of those of the teeth) belong to the lower jaw."""
-GUM_RETREAT = 0.04
-"""Units that the lower gum's end is moved back: a wide open jaw would push it through the chin."""
-BROW_LIFT = 0.002
-"""Units that brow cards are lifted off the skin, which would otherwise pierce them."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +50,6 @@ class Picture:
     is_visible: Bool[np.ndarray, "478"]
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """What depends on the person only: the combined topology of head and proxies."""
-
-    triangles: Int[np.ndarray, "f 3"]
-    uv: Float[np.ndarray, "f 3 2"]
-    material: Int[np.ndarray, "f"]
-    vertex_material: Int[np.ndarray, "v"]
-    proxies: tuple[Proxy, ...]
-
-
 class HeadRenderer:
     """Renders head samples on one device ("cpu" or "cuda"); assets and the head model are loaded once."""
 
@@ -74,89 +57,47 @@ class HeadRenderer:
         self.model, self.assets, self.device = model, assets, device
         self._texels: Any = wp.array(assets.texels.reshape(-1), dtype=wp.uint8, device=device)
         self._linear: Any = wp.array(to_linear(np.arange(256) / 255.0).astype(np.float32), dtype=float, device=device)
-        self._base = self._head_topology()
-        self._gum_depth = self._lower_gum_depth()
-        self.correspondence, self.iris = load_correspondence(), iris_points(model)
+        self.correspondence = load_correspondence()
+        self.geometry = GeometryBuilder(model, assets, self.correspondence)
+        self._irises: dict[float, IrisPoints] = {}
+
+    def iris(self, scale: float = 1.0) -> IrisPoints:
+        """Return where the irises of a size are drawn on the eyeballs."""
+        if scale not in self._irises:
+            self._irises[scale] = iris_points(self.model, scale)
+        return self._irises[scale]
 
     def render(self, sample: HeadSample, size: int) -> list[Picture]:
         """Render a head from all its cameras."""
-        layout = self._layout(sample.person)
-        vertices, normals = self._geometry(sample, layout)
-        points: Any = wp.array(vertices, dtype=wp.vec3, device=self.device)
-        indices: Any = wp.array(layout.triangles.astype(np.int32).ravel(), dtype=wp.int32, device=self.device)
+        geometry = self.geometry.build(sample)
+        points: Any = wp.array(geometry.vertices, dtype=wp.vec3, device=self.device)
+        indices: Any = wp.array(geometry.triangles.astype(np.int32).ravel(), dtype=wp.int32, device=self.device)
         mesh = wp.Mesh(points=points, indices=indices)
-        scene = self._scene(sample, layout, vertices, normals)
+        scene = self._scene(sample, geometry)
         scene.mesh, scene.face = mesh.id, indices
-        self._light(scene, points, layout, sample.seed)
-        head = torch.from_numpy(vertices[None, : self.model.num_vertices])
-        landmarks = landmark_points(self.iris, self.correspondence, head)[0]
+        self._light(scene, points, geometry, sample.seed)
+        head = torch.from_numpy(geometry.vertices[None, : self.model.num_vertices])
+        landmarks = landmark_points(self.iris(sample.extras.iris_scale), self.correspondence, head)[0]
         return [self._picture(scene, camera, size, landmarks) for camera in sample.cameras]
 
-    def _head_topology(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return triangles, texture coordinates and materials of the head without teeth and tongue."""
-        model = self.model
-        part = np.array(model.part_names)[model.part.numpy()]
-        chosen = np.isin(part, list(_MATERIAL_OF_PART))
-        uv = np.where((part == "eye")[:, None, None], eye_uv(model), model.source_uv.numpy())
-        material = np.array([_MATERIAL_OF_PART[name] for name in part[chosen]])
-        return model.faces.numpy()[chosen], uv[chosen].astype(np.float32), material
-
-    def _lower_gum_depth(self) -> Float[np.ndarray, "n"]:
-        """Return 0 for the upper teeth, 0..1 from the edge of the lower teeth down to the end of the gum."""
-        teeth = self.assets.teeth
-        height = teeth.fit(self.model.mean.numpy())[:, 1]
-        is_lower = self.model.base_index.numpy()[teeth.refs[:, 0]] < FIRST_UPPER_TOOTH
-        span = height[is_lower].max() - height[is_lower].min()
-        return np.asarray(is_lower * ((height[is_lower].max() - height) / span).clip(0, 1) ** 2)
-
-    def _layout(self, person: Person) -> _Layout:
-        assets = self.assets
-        parts = [(assets.teeth, shading.TEETH), (assets.tongue, shading.TONGUE)]
-        parts += [(assets.brows[person.brow], shading.BROW), (assets.lashes[person.lash], shading.LASH)]
-        if person.hair:
-            parts.append((assets.hairs[person.hair], shading.HAIR))
-        triangles, uv, material = ([array] for array in self._base)
-        vertex_material = np.full(self.model.num_vertices, shading.SKIN)
-        for part in (shading.EYE, shading.MOUTH, shading.SOCKET):
-            vertex_material[np.unique(triangles[0][material[0] == part])] = part
-        owners, start = [vertex_material], self.model.num_vertices
-        for proxy, kind in parts:
-            triangles.append(proxy.triangles + start)
-            uv.append(proxy.uv)
-            material.append(np.full(len(proxy.triangles), kind))
-            owners.append(np.full(len(proxy.refs), kind))
-            start += len(proxy.refs)
-        joined = [np.concatenate(arrays) for arrays in (triangles, uv, material, owners)]
-        return _Layout(joined[0], joined[1], joined[2], joined[3], tuple(proxy for proxy, _ in parts))
-
-    def _geometry(
-        self, sample: HeadSample, layout: _Layout
-    ) -> tuple[Float[np.ndarray, "v 3"], Float[np.ndarray, "v 3"]]:
-        identity, expression = (torch.from_numpy(a)[None] for a in (sample.person.identity, sample.expression))
-        head = self.model.vertices(identity, expression)[0].numpy()
-        vertices = np.concatenate([head, *(proxy.fit(head) for proxy in layout.proxies)]).astype(np.float32)
-        vertices[layout.vertex_material == shading.TEETH, 2] -= GUM_RETREAT * self._gum_depth
-        normals = vertex_normals(torch.from_numpy(vertices)[None], torch.from_numpy(layout.triangles))[0].numpy()
-        cover = _cloth_weight(self.model.mean.numpy(), sample.person)
-        vertices[: len(cover)] += 0.012 * cover[:, None] * normals[: len(cover)]
-        is_brow = layout.vertex_material == shading.BROW
-        vertices[is_brow] += BROW_LIFT * normals[is_brow]
-        return vertices, normals
-
-    def _scene(self, sample: HeadSample, layout: _Layout, vertices: np.ndarray, normals: np.ndarray) -> shading.Scene:
+    def _scene(self, sample: HeadSample, geometry: HeadGeometry) -> shading.Scene:
         person, light, device = sample.person, sample.light, self.device
+        vertices = geometry.vertices
         rest = np.zeros_like(vertices)
         rest[: self.model.num_vertices] = self.model.mean.numpy()
+        copied, shell = geometry.light_from
+        rest[shell] = rest[copied]
         names = [person.skin, "eye", "teeth", "tongue", "", "", person.brow, person.lash, person.hair]
+        names += [""] * (shading.NUM_MATERIALS - len(names))
         scene = shading.Scene()
-        scene.normal = wp.array(normals, dtype=wp.vec3, device=device)
+        scene.normal = wp.array(geometry.normals, dtype=wp.vec3, device=device)
         scene.rest = wp.array(rest, dtype=wp.vec3, device=device)
         scene.light = wp.zeros(len(vertices), dtype=wp.vec3, device=device)
-        scene.uv = wp.array(layout.uv.reshape(-1, 2), dtype=wp.vec2, device=device)
-        scene.material = wp.array(layout.material.astype(np.int32), dtype=wp.int32, device=device)
+        scene.uv = wp.array(geometry.uv.reshape(-1, 2), dtype=wp.vec2, device=device)
+        scene.material = wp.array(geometry.material.astype(np.int32), dtype=wp.int32, device=device)
         scene.texels, scene.linear = self._texels, self._linear
         scene.texture = wp.array([self.assets.texture[n] if n else -1 for n in names], dtype=wp.int32, device=device)
-        scene.tint = wp.array(self._tints(person).astype(np.float32), dtype=wp.vec3, device=device)
+        scene.tint = wp.array(self._tints(sample).astype(np.float32), dtype=wp.vec3, device=device)
         hair = self.assets.mean_color.get(person.hair, np.ones(3))
         scene.hair_gain = float(1 / max(hair @ np.array([0.2126, 0.7152, 0.0722]), 0.004))
         scene.key_direction, scene.key_color = wp.vec3(*light.key_direction), wp.vec3(*light.key_color)
@@ -164,12 +105,21 @@ class HeadRenderer:
         scene.shine = person.shine
         scene.cloth_color = wp.vec3(*to_linear(person.cloth_color))
         scene.cloth_height, scene.cloth_tilt = person.cloth_height, person.cloth_tilt
+        extras = sample.extras
+        scene.iris_scale = extras.iris_scale
+        scene.lens_opacity = extras.glasses.lens_opacity if extras.glasses else 0.0
+        scene.has_beard = int(extras.beard is not None)
+        scene.beard = wp.array(geometry.beard, dtype=float, device=device)
+        scene.beard_color = wp.vec3(*to_linear(extras.beard.color if extras.beard else np.zeros(3)))
         eyes = self.model.eye_centres(torch.from_numpy(vertices[None, : self.model.num_vertices]))[0].tolist()
         scene.left_eye, scene.right_eye = wp.vec3(*eyes[0]), wp.vec3(*eyes[1])
         return scene
 
-    def _tints(self, person: Person) -> Float[np.ndarray, "9 3"]:
+    def _tints(self, sample: HeadSample) -> Float[np.ndarray, "14 3"]:
         """Return the colour that each material's texture is multiplied with, or its own colour."""
+        person, extras = sample.person, sample.extras
+        frame = extras.glasses.color if extras.glasses else np.zeros(3)
+        lens = extras.glasses.lens_color if extras.glasses else np.zeros(3)
         skin = to_linear(person.skin_color)
         return np.stack(
             [
@@ -182,15 +132,20 @@ class HeadRenderer:
                 to_linear(person.brow_color),
                 np.array([0.008, 0.006, 0.005]),
                 to_linear(person.hair_color),
+                to_linear(person.cloth_color),
+                to_linear(frame),
+                to_linear(lens),
+                to_linear(extras.occluder.color if extras.occluder else np.zeros(3)),
+                to_linear(extras.beard.color if extras.beard else np.zeros(3)),
             ]
         )
 
-    def _light(self, scene: shading.Scene, points: Any, layout: _Layout, seed: int) -> None:
+    def _light(self, scene: shading.Scene, points: Any, geometry: HeadGeometry, seed: int) -> None:
         """Gather the light at the vertices, then smooth it along the surface."""
-        owners: Any = wp.array(layout.vertex_material.astype(np.int32), dtype=wp.int32, device=self.device)
+        owners: Any = wp.array(geometry.vertex_material.astype(np.int32), dtype=wp.int32, device=self.device)
         wp.launch(kernels.gather_light, len(points), inputs=[scene, points, owners, seed], device=self.device)
         light = torch.from_numpy(scene.light.numpy())
-        edges = torch.from_numpy(layout.triangles)
+        edges = torch.from_numpy(geometry.triangles)
         edges = torch.cat([edges[:, [0, 1]], edges[:, [1, 2]], edges[:, [2, 0]]])
         for _ in range(NUM_SMOOTHINGS):
             total = light.clone()
@@ -199,6 +154,8 @@ class HeadRenderer:
                 total.index_add_(0, edges[:, one], light[edges[:, other]])
                 count.index_add_(0, edges[:, one], torch.ones(len(edges), 1))
             light = total / count
+        copied, shell = geometry.light_from
+        light[shell] = light[copied]
         scene.light.assign(light.numpy())
 
     def _picture(
@@ -241,15 +198,9 @@ class HeadRenderer:
         return np.asarray(free.numpy() > 0.5)
 
 
-def _cloth_weight(rest: Float[np.ndarray, "v 3"], person: Person) -> Float[np.ndarray, "v"]:
-    """Return how much clothing covers vertices (the same edge that the ray caster draws)."""
-    edge = person.cloth_height - person.cloth_tilt * (rest[:, 2] - 0.05)
-    return np.asarray(np.clip((edge - rest[:, 1]) * 60.0 + 0.5, 0.0, 1.0))
-
-
 def _needs_detail(material: Int[np.ndarray, "h w"], depth: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Return the pixels that one ray does not render well."""
-    fine = (material > 0) & (material < shading.HAIR)
+    fine = ((material > 0) & (material < shading.HAIR)) | (material > shading.CLOTH)
     jump = np.zeros_like(fine)
     for axis in (0, 1):
         change = (np.diff(material, axis=axis) != 0) | (np.abs(np.diff(depth, axis=axis)) > 0.03)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float
 from torch import Tensor
 
 from galatea.cameras import view_angles
 from galatea.morphable.head import HeadModel
 from stages.base import Record
 from training.heads.assets import load_assets
+from training.heads.dressing import dressed
 from training.heads.labels import gaze, to_camera_frame
 from training.heads.people import HeadSample, sample_head
+from training.heads.photo import encode, take
 from training.heads.renderer import HeadRenderer, Picture
 from training.heads.settings import HeadsConfig
 
@@ -48,18 +48,20 @@ class HeadRows:
         config = self.config
         rows: list[Record] = []
         for expression in range(-(-num_images // config.num_views)):
-            sample = sample_head(person, expression, config.num_views, self.renderer.model, self.renderer.assets)
+            drawn = sample_head(person, expression, config.num_views, self.renderer.model, self.renderer.assets)
+            sample = dressed(drawn, person, expression, config.look, list(self.renderer.assets.hairs))
             about = {"person_id": person_id, "expression_index": expression, **_about(sample)}
             eyes = self._gaze(sample)
             for view, picture in enumerate(self.renderer.render(sample, config.size)):
                 names = {"image_id": f"{person_id}_{expression:02d}_{view:02d}", "view_index": view}
-                rows.append({**names, **about, **self._seen(sample, view, eyes), **self._pictures(picture)})
+                rng = np.random.default_rng([person, 5, expression, view])
+                rows.append({**names, **about, **self._seen(sample, view, eyes), **self._pictures(picture, rng)})
         return rows[:num_images]
 
     def _gaze(self, sample: HeadSample) -> Float[Tensor, "1 2 3"]:
         model = self.renderer.model
         coefficients = (torch.from_numpy(part)[None] for part in (sample.person.identity, sample.expression))
-        return gaze(model, self.renderer.iris, model.vertices(*coefficients))
+        return gaze(model, self.renderer.iris(), model.vertices(*coefficients))
 
     def _seen(self, sample: HeadSample, view: int, eyes: Float[Tensor, "1 2 3"]) -> dict[str, Any]:
         camera = torch.from_numpy(sample.cameras[view])[None]
@@ -73,12 +75,13 @@ class HeadRows:
             "gaze_camera": to_camera_frame(eyes, camera)[0].numpy(),
         }
 
-    def _pictures(self, picture: Picture) -> dict[str, Any]:
+    def _pictures(self, picture: Picture, rng: np.random.Generator) -> dict[str, Any]:
         normal = np.round(127.5 + 127.5 * picture.normal) * (picture.depth > 0)[..., None]
         depth = np.round(DEPTH_SCALE * picture.depth)
-        rgb = np.round(picture.rgb * (picture.alpha[..., None] / 255.0)).astype(np.uint8)
+        photo = take(picture.rgb, picture.alpha, rng, self.config.look, self.config.image_format)
         return {
-            "image": encode(rgb, self.config.image_format, quality=95),
+            "image": photo.data,
+            "background": photo.background,
             "alpha": encode(picture.alpha, "png"),
             "part": encode(picture.part, "png"),
             "depth": encode(depth.astype(np.uint16), "png"),
@@ -101,12 +104,7 @@ def _about(sample: HeadSample) -> dict[str, Any]:
         "light": np.stack([light.key_direction, light.key_color, light.sky, light.ground]),
         "skin": person.skin,
         "hair": person.hair,
+        "has_glasses": sample.extras.glasses is not None,
+        "has_beard": sample.extras.beard is not None,
+        "has_occluder": sample.extras.occluder is not None,
     }
-
-
-def encode(image: UInt8[np.ndarray, "h w *c"], kind: str, quality: int = 95) -> bytes:
-    """Encode an image; `quality` (1..100) counts for JPEG and WebP."""
-    buffer = io.BytesIO()
-    options: dict[str, Any] = {"compress_level": 3} if kind == "png" else {"quality": quality}
-    Image.fromarray(image).save(buffer, kind, **options)
-    return buffer.getvalue()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from galatea.errors import ConfigError
@@ -12,6 +12,43 @@ from galatea.weights import home
 IMAGE_FORMATS = ("jpeg", "webp", "png")
 PEOPLE_PER_SEED = 1_000_000
 """Person numbers of a seed start at `seed * PEOPLE_PER_SEED`, as in the generator's shards."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Probabilities, each of one thing per person, picture or head; 0 switches a thing off, 1 has it always."""
+
+    background: float = 1.0
+    """A procedural background; else black."""
+    glasses: float = 0.2
+    sunglasses: float = 0.12
+    """Of glasses."""
+    beard: float = 0.45
+    """Of men over 18: stubble, moustaches, goatees, full beards."""
+    occluder: float = 0.1
+    """Of expressed heads: a hand, a cup or a bar in front of the face."""
+    iris: float = 1.0
+    """Irises of natural sizes; else those of the base texture."""
+    open_eyes: float = 0.7
+    """Of hair that hangs over one eye: another style instead."""
+    color: float = 0.7
+    """White balance, exposure, contrast and saturation of a picture differ."""
+    blur: float = 0.3
+    """Out of focus, moved, or enlarged from a smaller picture."""
+    noise: float = 0.6
+    """Noise of a camera's sensor."""
+    compression: float = 0.8
+    """JPEG or WebP at a drawn quality; else 95."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not 0 <= value <= 1:
+                raise ConfigError(f"{item.name}: expected a probability from 0 to 1, got {value}")
+
+
+PLAIN = Look(background=0, glasses=0, beard=0, occluder=0, iris=0, open_eyes=0, color=0, blur=0, noise=0, compression=0)
+"""Nothing but the head, as the generator's shards have it."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +65,8 @@ class HeadsConfig:
     """Expressions (each with a light of its own) of a person."""
     num_views: int = 2
     """Cameras that look at each expression."""
+    look: Look = field(default_factory=Look)
+    """Glasses, beards, occluders, backgrounds, camera."""
     image_format: str = "jpeg"
     """`jpeg` or `webp` at the quality that is drawn, or `png`: lossless, after the same loss."""
 

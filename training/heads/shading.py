@@ -10,12 +10,14 @@ Skin scatters a little (red light wraps further round than blue), eyes mirror th
 
 import warp as wp
 
-SKIN, EYE, TEETH, TONGUE, MOUTH, SOCKET, BROW, LASH, HAIR = range(9)
-"""Material ids; a material is also what decides the part a pixel belongs to."""
+SKIN, EYE, TEETH, TONGUE, MOUTH, SOCKET, BROW, LASH, HAIR, CLOTH, FRAME, LENS, OBJECT, BEARD = range(14)
+"""Material ids; a material is also what decides the part a pixel belongs to. Skin under clothing is seen as CLOTH."""
+NUM_MATERIALS = 14
 TEXTURE_SIDE = 512
 _SIDE = wp.constant(TEXTURE_SIDE)
 _EYE, _MOUTH, _SOCKET, _BROW, _LASH, _HAIR = (wp.constant(i) for i in (EYE, MOUTH, SOCKET, BROW, LASH, HAIR))
 _TEETH, _TONGUE = wp.constant(TEETH), wp.constant(TONGUE)
+_FRAME, _LENS, _OBJECT, _BEARD = (wp.constant(i) for i in (FRAME, LENS, OBJECT, BEARD))
 
 
 @wp.struct
@@ -44,6 +46,11 @@ class Scene:
     cloth_tilt: float
     left_eye: wp.vec3
     right_eye: wp.vec3
+    iris_scale: float
+    lens_opacity: float
+    beard: wp.array(dtype=float)
+    beard_color: wp.vec3
+    has_beard: int
 
 
 @wp.func
@@ -78,19 +85,45 @@ def face_uv(scene: Scene, face: int, bu: float, bv: float) -> wp.vec2:
 
 
 @wp.func
-def opacity(scene: Scene, face: int, bu: float, bv: float) -> float:
-    """Return how much of a ray a surface point stops."""
-    material = scene.material[face]
-    if material < _BROW:
-        return 1.0
-    return sample(scene, scene.texture[material], face_uv(scene, face, bu, bv))[3]
-
-
-@wp.func
 def blend3(scene: Scene, values: wp.array(dtype=wp.vec3), face: int, bu: float, bv: float) -> wp.vec3:
     """Interpolate a vertex attribute in a triangle."""
     a, b, c = scene.face[3 * face], scene.face[3 * face + 1], scene.face[3 * face + 2]
     return values[a] * bu + values[b] * bv + values[c] * (1.0 - bu - bv)
+
+
+@wp.func
+def is_solid(material: int) -> bool:
+    """Return whether a material stops every ray."""
+    return material < _BROW or material == _FRAME or material == _OBJECT
+
+
+@wp.func
+def beard_weight(scene: Scene, face: int, bu: float, bv: float) -> float:
+    """Return how densely a beard covers a point; less than 0 high up in its shells."""
+    a, b, c = scene.face[3 * face], scene.face[3 * face + 1], scene.face[3 * face + 2]
+    return scene.beard[a] * bu + scene.beard[b] * bv + scene.beard[c] * (1.0 - bu - bv)
+
+
+@wp.func
+def beard_cover(scene: Scene, face: int, bu: float, bv: float) -> float:
+    """Return the opacity of a beard's shell: strands that hang down, fewer the higher the shell."""
+    rest = blend3(scene, scene.rest, face, bu, bv)
+    strand = wp.noise(wp.uint32(7), wp.vec3(rest[0] * 600.0, rest[1] * 90.0, rest[2] * 600.0))
+    patch = wp.noise(wp.uint32(8), rest * 45.0)
+    return wp.clamp((beard_weight(scene, face, bu, bv) + 0.75 * strand + 0.2 * patch) * 2.2, 0.0, 0.95)
+
+
+@wp.func
+def opacity(scene: Scene, face: int, bu: float, bv: float) -> float:
+    """Return how much of a ray a surface point stops."""
+    material = scene.material[face]
+    if is_solid(material):
+        return 1.0
+    if material == _LENS:
+        return scene.lens_opacity
+    if material == _BEARD:
+        return beard_cover(scene, face, bu, bv)
+    return sample(scene, scene.texture[material], face_uv(scene, face, bu, bv))[3]
 
 
 @wp.func
@@ -120,10 +153,10 @@ def cloth_cover(scene: Scene, rest: wp.vec3) -> float:
 
 
 @wp.func
-def eye_albedo(scene: Scene, uv: wp.vec2) -> wp.vec3:
+def eye_albedo(scene: Scene, uv: wp.vec2, iris_scale: float) -> wp.vec3:
     """Sclera and pattern from the texture; the iris takes the tint as its colour."""
     centre = wp.vec2(361.0 / 512.0, 1.0 - 151.0 / 512.0)
-    offset = (uv - wp.vec2(0.5, 0.5)) * (364.0 / 512.0)
+    offset = (uv - wp.vec2(0.5, 0.5)) * (364.0 / 512.0 / iris_scale)
     radius = wp.length(offset)
     reach = wp.min(radius, 138.0 / 512.0)
     found = sample(scene, scene.texture[_EYE], centre + offset * (reach / wp.max(radius, 1.0e-6)))
@@ -138,12 +171,14 @@ def albedo(scene: Scene, material: int, texture: wp.vec3, rest: wp.vec3, uv: wp.
     """Return the diffuse colour of a material at a point."""
     tint = scene.tint[material]
     if material == _EYE:
-        return eye_albedo(scene, uv)
+        return eye_albedo(scene, uv, scene.iris_scale)
     if material == _MOUTH or material == _SOCKET or material == _LASH:
         return tint
     if material == _HAIR:
         return tint * wp.clamp(luminance(texture) * scene.hair_gain, 0.3, 1.7)
-    if material == _BROW:
+    if material == _BEARD:
+        return tint * (1.0 + 0.5 * wp.noise(wp.uint32(9), wp.vec3(rest[0] * 600.0, rest[1] * 90.0, rest[2] * 600.0)))
+    if material == _BROW or material >= _FRAME:
         return tint
     color = wp.cw_mul(texture, tint)
     if material == 0:
@@ -179,10 +214,15 @@ def shade(scene: Scene, face: int, bu: float, bv: float, point: wp.vec3, view: w
         cover = wp.min(1.0, found[3] * 1.15)
         if material == _LASH:
             cover = 0.55 * found[3]
+        if material == _LENS or material == _BEARD:
+            cover = opacity(scene, face, bu, bv)
         if cover < 0.02:
             return wp.vec4(0.0, 0.0, 0.0, 0.0)
     rest = blend3(scene, scene.rest, face, bu, bv)
     base = albedo(scene, material, wp.vec3(found[0], found[1], found[2]), rest, uv)
+    if material == 0 and scene.has_beard == 1:
+        grain = 0.6 + 0.8 * wp.abs(wp.noise(wp.uint32(5), rest * 350.0)) + 0.4 * wp.noise(wp.uint32(6), rest * 60.0)
+        base = wp.lerp(base, scene.beard_color, wp.clamp(beard_weight(scene, face, bu, bv) * grain, 0.0, 0.9))
     light = blend3(scene, scene.light, face, bu, bv)
     if material == _HAIR:
         cover *= wp.clamp(1.0 + 2.0 * light[1], 0.0, 1.0)
@@ -206,6 +246,9 @@ def shade(scene: Scene, face: int, bu: float, bv: float, point: wp.vec3, view: w
     if material == _TEETH or material == _TONGUE:
         shine = 0.05
         exponent = 60.0
+    if material == _FRAME or material == _LENS:
+        shine = 0.12
+        exponent = 90.0
     facing = wp.clamp(wp.dot(n, view), 0.0, 1.0)
     rim = wp.pow(1.0 - facing, 4.0)
     around = scene.ground * wp.max(0.0, light[1] - light[2]) + scene.sky * light[2]
@@ -217,4 +260,9 @@ def shade(scene: Scene, face: int, bu: float, bv: float, point: wp.vec3, view: w
         mirrored = n * (2.0 * wp.dot(n, view)) - view
         glint = wp.pow(wp.max(0.0, wp.dot(mirrored, scene.key_direction)), 160.0)
         color += scene.key_color * (0.9 * seen * glint) + scene.sky * (0.03 * light[1])
+    if material == _LENS:
+        mirror = 0.012 + 0.4 * rim + 0.04 * wp.clamp(3.0 * n[1] + 0.8 * n[0], 0.0, 1.0)
+        color = color * cover + scene.sky * mirror
+        cover = wp.min(1.0, cover + mirror)
+        color = color / cover
     return wp.vec4(color[0], color[1], color[2], cover)

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import cv2
 import torch
 
 from galatea.errors import ConfigError, WeightsError
@@ -60,6 +61,10 @@ def columns(image_format: str) -> tuple[Column, ...]:
         Column("light", Kind.TENSOR, "direction to the key light; its, the sky's and the ground's linear RGB", (4, 3)),
         Column("skin", Kind.STRING, "name of the skin texture"),
         Column("hair", Kind.STRING, "name of the hair style, empty = bald"),
+        Column("has_glasses", Kind.BOOL, "clear or dark"),
+        Column("has_beard", Kind.BOOL, "stubble, moustache or longer"),
+        Column("has_occluder", Kind.BOOL, "a hand, a cup or a bar is in front of the face, or near it"),
+        Column("background", Kind.STRING, "kind of background"),
     )
 
 
@@ -104,12 +109,14 @@ class SynthesizeStage(Stage):
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Sums in another order differ in their last digits, and pictures would depend on the number of workers."""
-    before = torch.get_num_threads()
+    before, before_cv = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        cv2.setNumThreads(before_cv)
 
 
 @cache
