@@ -176,6 +176,8 @@ class HeadRenderer:
         launch(np.arange(size * size), 1)
         found, reach = (array.numpy().reshape(size, size) for array in (material, depth))
         launch(np.flatnonzero(_needs_detail(found, reach)), 2)
+        toward = normal.numpy().reshape(size, size, 3)
+        _fill_pinholes(found, reach, toward)
         rgba = color.numpy().reshape(size, size, 4)
         rgb = rgba[..., :3] / np.maximum(rgba[..., 3:], 1e-4)
         return Picture(
@@ -183,7 +185,7 @@ class HeadRenderer:
             alpha=np.round(255 * np.clip(rgba[..., 3], 0, 1)).astype(np.uint8),
             part=_PART_OF_MATERIAL[found],
             depth=reach.copy(),
-            normal=normal.numpy().reshape(size, size, 3),
+            normal=toward,
             landmarks=project(landmarks[None], torch.from_numpy(camera)[None])[0][0].numpy(),
             is_visible=self._is_visible(scene, camera, landmarks),
         )
@@ -209,6 +211,16 @@ def _needs_detail(material: Int[np.ndarray, "h w"], depth: Float[np.ndarray, "h 
         jump[tuple(before)] |= change
         jump[tuple(after)] |= change
     return np.asarray(fine | jump)
+
+
+def _fill_pinholes(
+    material: Int[np.ndarray, "h w"], depth: Float[np.ndarray, "h w"], normal: Float[np.ndarray, "h w 3"]
+) -> None:
+    """Give single pixels whose ray slipped between two triangles the labels of their left neighbour, in place."""
+    is_hit = material >= 0
+    row, column = np.nonzero(~is_hit[1:-1, 1:-1] & is_hit[:-2, 1:-1] & is_hit[2:, 1:-1] & is_hit[1:-1, :-2])
+    for array in (material, depth, normal):
+        array[row + 1, column + 1] = array[row + 1, column]
 
 
 def to_display(linear: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:

@@ -110,7 +110,7 @@ def beard_cover(scene: Scene, face: int, bu: float, bv: float) -> float:
     rest = blend3(scene, scene.rest, face, bu, bv)
     strand = wp.noise(wp.uint32(7), wp.vec3(rest[0] * 600.0, rest[1] * 90.0, rest[2] * 600.0))
     patch = wp.noise(wp.uint32(8), rest * 45.0)
-    return wp.clamp((beard_weight(scene, face, bu, bv) + 0.75 * strand + 0.2 * patch) * 2.2, 0.0, 0.95)
+    return wp.clamp((beard_weight(scene, face, bu, bv) + 0.75 * strand + 0.25 * patch) * 1.7, 0.0, 0.95)
 
 
 @wp.func
