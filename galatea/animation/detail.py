@@ -28,6 +28,8 @@ _MESH_TOLERANCE = 0.012
 """World units (4 mm on a real head) by which a mesh point may lie behind the visible mesh and still count as seen."""
 _DEPTH_TOLERANCE = 0.04
 """The same for rendered depth, which is coarser."""
+_OUTLINE_WIDTH = 2
+"""Pixels of the look-up's grid by which the mesh's outline may reach beyond the rendered one."""
 _FAR = 9.0
 _AGREEMENT = 0.03
 """Up to this distance the rendered surface and the mesh are taken to be the same skin."""
@@ -155,10 +157,35 @@ def _unexpressed(
     resting = mesh.vertices.expand_as(vertices)
     seen = see_surface(vertices, mesh.faces, torch.cat([vertices, resting], -1), pose, grid)
     position, source = seen.values[:, :3], seen.values[:, 3:]
-    gap = (points - position).norm(dim=1, keepdim=True)
-    on_skin = seen.is_hit * (2 - gap / _AGREEMENT).clamp(0, 1)
-    moved = fill_unseen(source - position, seen.is_hit)
-    return loose + moved + on_skin * (position - loose), on_skin
+    origin = pose_rays(pose, 1).origins.transpose(1, 2)[..., None]
+    depth, mesh_depth = ((where - origin).norm(dim=1, keepdim=True) for where in (points, position))
+    on_skin = seen.is_hit * (2 - (points - position).norm(dim=1, keepdim=True) / _AGREEMENT).clamp(0, 1)
+    # The mesh's outline may reach a little beyond the rendered one: what is seen there lies behind, and moves with
+    # what is beside it at its own depth.
+    is_behind = seen.is_hit * (depth > mesh_depth + _AGREEMENT).to(depth.dtype)
+    known = seen.is_hit * (1 - is_behind)
+    motion, is_beside = motion_from_beside((source - position) * known, known, is_behind, depth)
+    moved = fill_unseen(motion, torch.maximum(known, is_beside))
+    place = loose + on_skin * (position - loose) + is_beside * (points - loose)
+    return place + moved, on_skin
+
+
+def motion_from_beside(
+    motion: Float[Tensor, "batch 3 grid grid"],
+    known: Float[Tensor, "batch 1 grid grid"],
+    wanted: Float[Tensor, "batch 1 grid grid"],
+    depth: Float[Tensor, "batch 1 grid grid"],
+) -> tuple[Float[Tensor, "batch 3 grid grid"], Float[Tensor, "batch 1 grid grid"]]:
+    """Give wanted pixels the motion of a neighbour at about their depth; also say which got one."""
+    found = torch.zeros_like(wanted)
+    for _ in range(_OUTLINE_WIDTH):
+        has_any = torch.maximum(known, found)
+        for axis, step in ((2, 1), (2, -1), (3, 1), (3, -1)):
+            beside, beside_depth, is_known = (maps.roll(step, axis) for maps in (motion, depth, has_any))
+            taken = wanted * (1 - found) * is_known * ((depth - beside_depth).abs() < _DEPTH_TOLERANCE).to(depth.dtype)
+            motion = torch.lerp(motion, beside, taken)
+            found = found + taken
+    return motion, found
 
 
 def _visibility(

@@ -118,7 +118,7 @@ class PortraitAnimator:
             self._chin_index = int((mean - mean.new_tensor(_CHIN)).norm(dim=-1).argmin())
             mesh = HeadMesh(self.mesh.faces, self.mesh.vertices(identity, expression))
         difference = photo_layer(photo, self.background, matte) - layer
-        self.detail: PhotoDetail = make_detail(difference, self.camera, rendering.depth, rendering.alpha, mesh)
+        self.detail: PhotoDetail = make_detail(difference, self.camera, *_outlined(rendering), mesh)
 
     def frames(
         self, expression: Float[Tensor, "frames 52"], angles_deg: Float[Tensor, "frames 3"]
@@ -151,7 +151,7 @@ class PortraitAnimator:
         size = self.settings.size
         layer = torch.cat(layer_of(rendering, size), dim=1)
         if self.settings.detail > 0:
-            carried = carry_detail(self.detail, pose, rendering.depth, rendering.alpha, vertices)
+            carried = carry_detail(self.detail, pose, *_outlined(rendering), vertices)
             layer = layer + self.settings.detail * carried
         return compose(layer, self.background)
 
@@ -165,11 +165,9 @@ class PortraitAnimator:
         return Pose(pose.camera, angles_deg, neck_bend(pose, chin))
 
     def _planes(self, expression: Tensor) -> Tensor:
-        count = len(expression)
-        head = self._head(self.identity.expand(count, -1), expression.to(self.camera))
-        residuals = {name: value.expand(count, *value.shape[1:]) for name, value in self.residuals.items()}
+        head = self._head(self.identity.expand(len(expression), -1), expression.to(self.camera))
         with torch.no_grad():
-            return self.generator.planes(self.ws.expand(count, -1, -1), head, residuals)
+            return self.generator.planes(self.ws, head, self.residuals)
 
     def _render(self, planes: Tensor, pose: Pose, ws: Tensor) -> Rendering:
         resolution = self.settings.resolution or self.generator.neural_rendering_resolution
@@ -177,6 +175,13 @@ class PortraitAnimator:
 
     def _head(self, identity: Tensor, expression: Tensor) -> Any:
         return HeadCoefficients(identity, expression) if self.mesh is not None else None
+
+
+def _outlined(rendering: Rendering) -> tuple[Tensor, Tensor]:
+    """Return depth and opacity at the finest size at which outlines were drawn."""
+    if rendering.image_depth is None or rendering.image_alpha is None:
+        return rendering.depth, rendering.alpha
+    return rendering.image_depth, rendering.image_alpha
 
 
 def _moved(base: Tensor, offset: Tensor | None) -> Tensor:

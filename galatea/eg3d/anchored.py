@@ -14,12 +14,14 @@ from dataclasses import fields, replace
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from galatea.eg3d.anchored_config import AnchoredConfig
 from galatea.eg3d.carry import VIEWS
 from galatea.eg3d.detail import add_surface_detail, enlarge, subdivide, surface_points
+from galatea.eg3d.edges import find_outlines, refine_outlines
 from galatea.eg3d.fusion import Painted, PlaneFusion, align_static, sample_texture
 from galatea.eg3d.generator import Rendering
 from galatea.eg3d.head_cast import HeadCast, HeadCaster
@@ -196,16 +198,19 @@ class AnchoredGenerator(nn.Module):
         """Return the planes seen from the front, +x, -x and above, packed into one tensor (`ViewPlanes.pack`).
 
         Args:
-            ws: `w_plus`.
-            head: identity and expression, or their cast (`cast`), of batch 1 or as many as `ws`; None: the mean head
-                at rest.
+            ws: `w_plus`; one of batch 1 is painted once for all heads.
+            head: identity and expression, or their cast (`cast`), of batch 1 or as many as `ws` unless that is one;
+                None: the mean head at rest.
             residuals: additive maps by name (`residual_shapes`), with a leading batch axis of 1 or as many as `ws`.
 
         Raises:
             ValueError: if batches do not go together or a residual is unknown.
         """
         cast = self._matching_cast(head, ws)
-        return self.view_planes(self.paint(ws, residuals), cast, ws[:, -1]).pack()
+        painted, w = self.paint(ws, residuals), ws[:, -1]
+        if ws.shape[0] == 1:
+            painted = Painted(*(maps.expand(cast.batch_size, -1, -1, -1) for maps in painted))
+        return self.view_planes(painted, cast, w.expand(cast.batch_size, -1)).pack()
 
     def _matching_cast(self, head: HeadCoefficients | HeadCast | None, ws: Tensor) -> HeadCast:
         if head is None:
@@ -213,7 +218,7 @@ class AnchoredGenerator(nn.Module):
         cast = head if isinstance(head, HeadCast) else self.cast(head)
         if cast.batch_size == 1 and ws.shape[0] > 1:
             return cast.select(torch.zeros(ws.shape[0], dtype=torch.long, device=ws.device))
-        if cast.batch_size != ws.shape[0]:
+        if ws.shape[0] not in (1, cast.batch_size):
             raise ValueError(f"head: expected a batch of 1 or {ws.shape[0]} (as ws), got {cast.batch_size}")
         return cast
 
@@ -257,13 +262,19 @@ class AnchoredGenerator(nn.Module):
             rendered = caster.render_seen(given, size, generator)
         maps = [v.transpose(1, 2).reshape(batch, -1, size, size) for v in rendered]
         fine = enlarge(torch.cat([maps[0][:, :3], maps[1]], 1), self.img_resolution)
+        fine_depth = None
         if size >= self.neural_rendering_resolution:
             fine_rays = camera_rays(c, self.img_resolution) if rays is None else subdivide(rays, self.img_resolution)
             points = self.config.box.enter(surface_points(fine_rays, maps[2], self.img_resolution))
             fine = add_surface_detail(fine, tables, points, size)
+            if not torch.is_grad_enabled():
+                fine_depth = F.interpolate(maps[2], (self.img_resolution,) * 2, mode="bilinear", align_corners=False)
+                fine, fine_depth = refine_outlines(fine, fine_depth, find_outlines(maps[1], maps[2]), caster, fine_rays)
         image = unpremultiply(fine[:, :3], fine[:, 3:])
         raw = unpremultiply(maps[0][:, :3], maps[1])
-        return Rendering(image, raw, maps[2], maps[1], image_alpha=fine[:, 3:].clamp(0, 1), features=maps[0])
+        return Rendering(
+            image, raw, maps[2], maps[1], image_alpha=fine[:, 3:].clamp(0, 1), features=maps[0], image_depth=fine_depth
+        )
 
     def synthesis(
         self,

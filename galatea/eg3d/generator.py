@@ -119,6 +119,7 @@ class Rendering:
         alpha: opacity, (batch, 1, R, R), 0..1.
         image_alpha: opacity at the size of `image` where the generator makes one, else None.
         features: all rendered features, (batch, channels, R, R), of which `image_raw` is the first three.
+        image_depth: depth at the size of `image` where the generator draws outlines at that size, else None.
     """
 
     image: Float[Tensor, "batch 3 size size"]
@@ -127,6 +128,7 @@ class Rendering:
     alpha: Float[Tensor, "batch 1 resolution resolution"]
     image_alpha: Float[Tensor, "batch 1 size size"] | None = None
     features: Float[Tensor, "batch channels resolution resolution"] | None = None
+    image_depth: Float[Tensor, "batch 1 size size"] | None = None
 
 
 class PlaneBackbone(nn.Module):

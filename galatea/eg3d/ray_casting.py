@@ -57,14 +57,22 @@ class RayCaster:
         is_seen = F.max_pool2d(alpha.amax(0).view(1, 1, coarse, coarse), 3, 1, 1) > _SPARSE_ALPHA
         is_seen = F.interpolate(is_seen.float(), (size, size), mode="nearest")
         chosen = is_seen.flatten().nonzero()[:, 0]
-        step = max(1, _CHUNK_RAYS // batch)
-        parts = [self.render(_choose(rays, part), generator) for part in torch.split(chosen, step)]
         shape = (batch, size * size)
         outs = [rays.origins.new_zeros(*shape, width) for width in (3 + self.decoder.num_outputs, 1, 1)]
         outs[2] += RADIUS + self.box.half
-        for out, found in zip(outs, zip(*parts, strict=True), strict=False):
-            out[:, chosen] = torch.cat(found, 1)
+        for out, found in zip(outs, self.render_chunks(_choose(rays, chosen), generator), strict=True):
+            out[:, chosen] = found
         return outs[0], outs[1], outs[2]
+
+    def render_chunks(
+        self, rays: Rays, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "batch rays channels"], Float[Tensor, "batch rays 1"], Float[Tensor, "batch rays 1"]]:
+        """Do what `render` does, in chunks that fit the processor's cache."""
+        step = max(1, _CHUNK_RAYS // rays.origins.shape[0])
+        chunks = zip(torch.split(rays.origins, step, 1), torch.split(rays.directions, step, 1), strict=True)
+        parts = [self.render(Rays(*chunk), generator) for chunk in chunks]
+        values, alpha, depth = (torch.cat(found, 1) for found in zip(*parts, strict=True))
+        return values, alpha, depth
 
 
 def _choose(rays: Rays, index: Int[Tensor, "n"]) -> Rays:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from galatea.animation.detail import HeadMesh, carry_detail, enlarge_lookup, make_detail
+from galatea.animation.detail import HeadMesh, carry_detail, enlarge_lookup, make_detail, motion_from_beside
 from galatea.animation.posing import Pose
 from galatea.animation.surface import fill_unseen, see_surface
 from galatea.cameras import PIVOT, orbit
@@ -98,3 +98,15 @@ def test_an_enlarged_lookup_is_smooth_on_a_surface_and_never_between_two():
     found = enlarge_lookup(split, 64)[0, 0, 8]
     near, far = (found - finer).abs(), (found - (finer - 1.5)).abs()
     assert torch.minimum(near, far).max() < 1 / 32
+
+
+def test_behind_an_outline_motion_comes_from_what_is_beside_at_the_same_depth():
+    depth = torch.full((1, 1, 8, 8), 2.4)
+    depth[..., 4:] = 2.7
+    motion = torch.zeros(1, 3, 8, 8)
+    motion[:, 0, :, :4], motion[:, 1, :, 5:] = 1.0, 2.0
+    wanted = torch.zeros(1, 1, 8, 8)
+    wanted[..., 4] = 1
+    found, is_beside = motion_from_beside(motion, 1 - wanted, wanted, depth)
+    torch.testing.assert_close(is_beside, wanted)
+    torch.testing.assert_close(found[0, :, :, 4], torch.tensor([0.0, 2.0, 0.0])[:, None].expand(3, 8))
