@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from galatea.eg3d.rays import Rays
 from galatea.eg3d.triplane import RELEASED_PLANE_AXES, DecodedPoints, Decoder, PlaneTable, plane_projection
@@ -35,6 +36,8 @@ class RenderingOptions:
         disparity_space_sampling: space coarse samples evenly in inverse depth.
         max_rays_per_chunk: rays of one camera rendered at once; bounds memory and keeps a CPU in its cache, changes no
             result. A GPU is faster with more.
+        is_recomputed: where gradients are wanted, keep nothing of a chunk and compute it again on the way back: bounds
+            memory then, too, for a third more time.
     """
 
     depth_resolution: int = 48
@@ -45,6 +48,7 @@ class RenderingOptions:
     white_back: bool = False
     disparity_space_sampling: bool = False
     max_rays_per_chunk: int = 1024
+    is_recomputed: bool = False
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -172,8 +176,9 @@ class VolumeRenderer(nn.Module):
             generator: None samples deterministically (stratum middles, even quantiles); a generator jitters.
         """
         table = PlaneTable.from_planes(planes)
+        render = self._render_again_later if options.is_recomputed and torch.is_grad_enabled() else self._render_chunk
         chunks = [
-            self._render_chunk(table, decoder, Rays(origins, directions), options, generator)
+            render(table, decoder, Rays(origins, directions), options, generator)
             for origins, directions in zip(
                 torch.split(rays.origins, options.max_rays_per_chunk, dim=1),
                 torch.split(rays.directions, options.max_rays_per_chunk, dim=1),
@@ -216,6 +221,29 @@ class VolumeRenderer(nn.Module):
             decoded.features.reshape(batch, num_rays, num_samples, -1),
             decoded.density.reshape(batch, num_rays, num_samples),
         )
+
+    def _render_again_later(
+        self,
+        table: PlaneTable,
+        decoder: Decoder,
+        rays: Rays,
+        options: RenderingOptions,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Render some rays so that the backward pass computes them again, with the same random numbers."""
+        state = None if generator is None else generator.get_state()
+
+        def render(rows: Tensor, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+            again = generator
+            if generator is not None and state is not None and not torch.equal(generator.get_state(), state):
+                again = torch.Generator(generator.device)
+                again.set_state(state)
+            return self._render_chunk(replace(table, rows=rows), decoder, Rays(origins, directions), options, again)
+
+        found: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = checkpoint(
+            render, table.rows, rays.origins, rays.directions, use_reentrant=False, preserve_rng_state=False
+        )
+        return found
 
     def _render_chunk(
         self,
