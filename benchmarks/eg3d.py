@@ -21,7 +21,8 @@ from torch import Tensor
 
 from benchmarks import eg3d_plain as plain
 from galatea.cameras import orbit
-from galatea.eg3d.generator import GeneratorConfig, TriPlaneGenerator
+from galatea.eg3d.generator import TriPlaneGenerator
+from galatea.eg3d.generator_config import GeneratorConfig
 from galatea.eg3d.rays import camera_rays
 
 RESULTS = Path(__file__).parent / "results"

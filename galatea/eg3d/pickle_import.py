@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from galatea.eg3d import checkpoint
-from galatea.eg3d.generator import GeneratorConfig, TriPlaneGenerator
+from galatea.eg3d.generator import TriPlaneGenerator
+from galatea.eg3d.generator_config import GeneratorConfig
 from galatea.eg3d.mapping import FullyConnectedLayer
 from galatea.eg3d.modulation import fir_filter
 from galatea.eg3d.pickle_module import ALLOWED, Module, StoredTensor, as_dict, as_module, as_plain, as_tensor, tensors
-from galatea.eg3d.pickle_reader import Budget, PickleReader
+from galatea.eg3d.pickle_reader import PickleReader
+from galatea.eg3d.pickle_records import Budget
 from galatea.eg3d.provenance import GeneratorFacts
 from galatea.eg3d.renderer import RenderingOptions
 from galatea.eg3d.synthesis import SynthesisLayer

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from galatea.eg3d.pickle_reader import Budget, Call, Name, PersistentId, PickleReader
+from galatea.eg3d.pickle_reader import PickleReader
+from galatea.eg3d.pickle_records import Budget, Call, Name, PersistentId
 from galatea.errors import WeightsError
 
 STORAGE_TYPES = {

@@ -8,63 +8,15 @@ bytes that are there, and the number of steps is limited. What a name or a call 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, NoReturn
 
+from galatea.eg3d.pickle_records import Budget, Call, Name, PersistentId
 from galatea.errors import WeightsError
 
-MAX_OPCODES = 2_000_000
-"""A full training snapshot of EG3D has about 60,000."""
 MAX_TEXT_BYTES = 1 << 22
 TEXT_BYTES_PER_STEP = 64
 """Long texts (embedded source) count as several steps, so that their sum is limited, too."""
-
-
-@dataclass(frozen=True)
-class Name:
-    """A global that the pickle refers to; it is never imported."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(eq=False)
-class Call:
-    """A call or construction that the pickle asks for, not carried out; then its `state` and dictionary items."""
-
-    function: Name
-    arguments: tuple[Any, ...]
-    state: Any = None
-    items: dict[Hashable, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class PersistentId:
-    """A reference that the pickle leaves to its reader."""
-
-    value: Any
-
-
-class Budget:
-    """Counts steps over a file and the pickles inside it."""
-
-    def __init__(self, steps: int = MAX_OPCODES) -> None:
-        self.steps = steps
-
-    def spend(self, steps: int = 1) -> None:
-        """Take steps.
-
-        Raises:
-            WeightsError: if none are left.
-        """
-        self.steps -= steps
-        if self.steps < 0:
-            raise WeightsError("pickle: refused, it has far more instructions than a network's pickle")
-
 
 _MARK = object()
 

@@ -17,7 +17,8 @@ import torch
 from galatea.eg3d import TriPlaneGenerator
 from galatea.eg3d.checkpoint import load_generator
 from galatea.eg3d.pickle_import import import_official, read_official
-from galatea.eg3d.pickle_reader import Budget, PickleReader
+from galatea.eg3d.pickle_reader import PickleReader
+from galatea.eg3d.pickle_records import Budget
 from galatea.eg3d.triplane import CORRECTED_PLANE_AXES
 from galatea.errors import WeightsError
 from tests.galatea.eg3d.official_pickle import Called, official_bytes, storage_bytes
