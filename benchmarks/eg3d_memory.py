@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 
 from galatea.cameras import orbit
+from galatea.eg3d.ray_sampling import RenderingOptions
 from galatea.eg3d.rays import camera_rays
-from galatea.eg3d.renderer import RenderingOptions, VolumeRenderer
+from galatea.eg3d.renderer import VolumeRenderer
 from galatea.eg3d.triplane import OSGDecoder
 
 RESULTS = Path(__file__).parent / "results" / "eg3d_memory.json"

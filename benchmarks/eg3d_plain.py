@@ -16,8 +16,8 @@ from torch import Tensor
 
 from galatea.eg3d.generator import TriPlaneGenerator
 from galatea.eg3d.mapping import MappingNetwork
+from galatea.eg3d.ray_sampling import RenderingOptions
 from galatea.eg3d.rays import Rays, camera_rays
-from galatea.eg3d.renderer import RenderingOptions
 from galatea.eg3d.superresolution import SuperResolution
 from galatea.eg3d.synthesis import SynthesisBlock, SynthesisLayer, SynthesisNetwork, ToRGBLayer
 from galatea.eg3d.triplane import OSGDecoder

@@ -7,6 +7,6 @@
 from galatea.eg3d.checkpoint import load_generator
 from galatea.eg3d.generator import Rendering, TriPlaneGenerator
 from galatea.eg3d.generator_config import GeneratorConfig
-from galatea.eg3d.renderer import RenderingOptions
+from galatea.eg3d.ray_sampling import RenderingOptions
 
 __all__ = ["GeneratorConfig", "Rendering", "RenderingOptions", "TriPlaneGenerator", "load_generator"]

@@ -15,8 +15,9 @@ from galatea.eg3d.generator_config import GeneratorConfig
 from galatea.eg3d.mapping import MappingNetwork
 from galatea.eg3d.modulation import NoiseMode
 from galatea.eg3d.provenance import GeneratorFacts
+from galatea.eg3d.ray_sampling import RenderingOptions
 from galatea.eg3d.rays import Rays, camera_rays, validate_label
-from galatea.eg3d.renderer import RenderingOptions, VolumeRenderer
+from galatea.eg3d.renderer import VolumeRenderer
 from galatea.eg3d.superresolution import SuperResolution, named_spec
 from galatea.eg3d.synthesis import SynthesisNetwork
 from galatea.eg3d.triplane import DecodedPoints, OSGDecoder

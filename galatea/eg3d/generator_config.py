@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from galatea.eg3d.modulation import NoiseMode
-from galatea.eg3d.renderer import RenderingOptions
+from galatea.eg3d.ray_sampling import RenderingOptions
 from galatea.eg3d.superresolution import named_spec
 from galatea.eg3d.triplane import RELEASED_PLANE_AXES
 from galatea.errors import ConfigError

@@ -19,7 +19,7 @@ from galatea.eg3d.pickle_module import ALLOWED, Module, StoredTensor, as_dict, a
 from galatea.eg3d.pickle_reader import PickleReader
 from galatea.eg3d.pickle_records import Budget
 from galatea.eg3d.provenance import GeneratorFacts
-from galatea.eg3d.renderer import RenderingOptions
+from galatea.eg3d.ray_sampling import RenderingOptions
 from galatea.eg3d.synthesis import SynthesisLayer
 from galatea.errors import ConfigError, WeightsError
 
@@ -195,14 +195,18 @@ def _rendering_options(rendering: dict[str, Any]) -> RenderingOptions:
     missing = [key for key in ("depth_resolution", "ray_start", "ray_end", "box_warp") if key not in rendering]
     if missing:
         raise WeightsError(f"rendering_kwargs: {missing} missing")
-    for key in ("ray_start", "ray_end", "box_warp"):
+    is_box_bounded = rendering["ray_start"] == rendering["ray_end"] == "auto"
+    for key in ("box_warp",) if is_box_bounded else ("ray_start", "ray_end", "box_warp"):
         if not isinstance(rendering[key], int | float):
             raise WeightsError(f"rendering_kwargs: {key}: expected a number, found {str(rendering[key])[:50]!r}")
+    usual = RenderingOptions()
+    near, far = (usual.ray_start, usual.ray_end) if is_box_bounded else (rendering["ray_start"], rendering["ray_end"])
     return RenderingOptions(
+        ray_start=float(near),
+        ray_end=float(far),
         depth_resolution=_integer(rendering, "depth_resolution"),
         depth_resolution_importance=_integer(rendering, "depth_resolution_importance", 0),
-        ray_start=float(rendering["ray_start"]),
-        ray_end=float(rendering["ray_end"]),
+        is_box_bounded=is_box_bounded,
         box_warp=float(rendering["box_warp"]),
         white_back=bool(rendering.get("white_back", False)),
         disparity_space_sampling=bool(rendering.get("disparity_space_sampling", False)),

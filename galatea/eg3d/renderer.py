@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,64 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from galatea.eg3d.ray_sampling import RayLimits, RenderingOptions, box_limits, coarse_depths, importance_depths
 from galatea.eg3d.rays import Rays
 from galatea.eg3d.triplane import RELEASED_PLANE_AXES, DecodedPoints, Decoder, PlaneTable, plane_projection
-from galatea.errors import ConfigError
 
 DENSITY_SHIFT = 1.0
 """Density is softplus(raw - 1), so that space starts out nearly empty (Mip-NeRF)."""
 TRANSMITTANCE_EPS = 1e-10
-PDF_FLOOR = 0.01
-"""Added to the smoothed weights before fine sampling (Mip-NeRF, section 3.3)."""
-PDF_EPS = 1e-5
-
-
-@dataclass(frozen=True)
-class RenderingOptions:
-    """How rays are sampled. Defaults are EG3D's FFHQ configuration.
-
-    Attributes:
-        depth_resolution: coarse samples per ray.
-        depth_resolution_importance: fine samples per ray, placed by the coarse weights; 0 for none.
-        ray_start: nearest depth, world units.
-        ray_end: farthest depth.
-        box_warp: side of the cube that the planes cover.
-        white_back: put rays that hit nothing on white instead of black.
-        disparity_space_sampling: space coarse samples evenly in inverse depth.
-        max_rays_per_chunk: rays of one camera rendered at once; bounds memory and keeps a CPU in its cache, changes no
-            result. A GPU is faster with more.
-        is_recomputed: where gradients are wanted, keep nothing of a chunk and compute it again on the way back: bounds
-            memory then, too, for a third more time.
-    """
-
-    depth_resolution: int = 48
-    depth_resolution_importance: int = 48
-    ray_start: float = 2.25
-    ray_end: float = 3.3
-    box_warp: float = 1.0
-    white_back: bool = False
-    disparity_space_sampling: bool = False
-    max_rays_per_chunk: int = 1024
-    is_recomputed: bool = False
-
-    def __post_init__(self) -> None:
-        """Check every field.
-
-        Raises:
-            ConfigError: naming the field.
-        """
-        if self.depth_resolution < 4:
-            raise ConfigError(f"depth_resolution: expected at least 4, got {self.depth_resolution}")
-        if self.depth_resolution_importance < 0 or self.depth_resolution_importance == 1:
-            raise ConfigError(
-                f"depth_resolution_importance: expected 0 or >= 2, got {self.depth_resolution_importance}"
-            )
-        if not 0 < self.ray_start < self.ray_end:
-            raise ConfigError(f"ray_start, ray_end: expected 0 < start < end, got {self.ray_start}, {self.ray_end}")
-        if self.box_warp <= 0:
-            raise ConfigError(f"box_warp: expected a positive size, got {self.box_warp}")
-        if self.max_rays_per_chunk < 1:
-            raise ConfigError(f"max_rays_per_chunk: expected at least 1, got {self.max_rays_per_chunk}")
 
 
 @dataclass(frozen=True)
@@ -79,22 +29,6 @@ class RenderedRays:
     alpha: Float[Tensor, "batch rays 1"]
 
 
-def coarse_depths(
-    options: RenderingOptions, rays: Float[Tensor, "batch rays 3"], generator: torch.Generator | None
-) -> Float[Tensor, "batch_or_1 rays_or_1 samples"]:
-    """Return the depths of the first pass: the middle of each stratum, or a random place in it with a generator."""
-    num, near, far = options.depth_resolution, options.ray_start, options.ray_end
-    if generator is None:
-        jitter = torch.full((1, 1, num), 0.5, device=rays.device, dtype=rays.dtype)
-    else:
-        shape = (*rays.shape[:2], num)
-        jitter = torch.rand(shape, generator=generator, device=rays.device, dtype=rays.dtype)
-    if options.disparity_space_sampling:
-        fraction = torch.linspace(0, 1, num, device=rays.device, dtype=rays.dtype) + jitter / (num - 1)
-        return 1.0 / ((1.0 - fraction) / near + fraction / far)
-    return torch.linspace(near, far, num, device=rays.device, dtype=rays.dtype) + jitter * ((far - near) / (num - 1))
-
-
 def ray_weights(
     density: Float[Tensor, "batch rays samples"], depths: Float[Tensor, "batch rays samples"]
 ) -> Float[Tensor, "batch rays samples-1"]:
@@ -104,42 +38,6 @@ def ray_weights(
     alpha = 1.0 - torch.exp(-optical_depth)
     transmittance = torch.cumprod(1.0 - alpha[..., :-1] + TRANSMITTANCE_EPS, dim=-1)
     return torch.cat([alpha[..., :1], alpha[..., 1:] * transmittance], dim=-1)
-
-
-def importance_pdf(weights: Float[Tensor, "batch rays samples-1"]) -> Float[Tensor, "batch rays samples-3"]:
-    """Return the blurred weights from which fine samples are drawn (Mip-NeRF, section 3.3), first and last left out."""
-    padded = F.pad(weights, (1, 1))
-    blurred = torch.maximum(padded[..., :-1], padded[..., 1:])
-    return ((blurred[..., :-1] + blurred[..., 1:]) * 0.5 + PDF_FLOOR)[..., 1:-1]
-
-
-def importance_depths(
-    depths: Float[Tensor, "batch rays samples"],
-    weights: Float[Tensor, "batch rays samples-1"],
-    num_samples: int,
-    generator: torch.Generator | None,
-) -> Float[Tensor, "batch rays num_samples"]:
-    """Return depths of the second pass by inverting the cumulative weights.
-
-    Quantiles are evenly spaced, or random with a generator.
-    As in EG3D the bins are the coarse midpoints, of which the last is never reached.
-    """
-    bins = (depths[..., :-1] + depths[..., 1:]) * 0.5
-    pdf = importance_pdf(weights) + PDF_EPS
-    cdf = F.pad(torch.cumsum(pdf / pdf.sum(dim=-1, keepdim=True), dim=-1), (1, 0))
-    shape = (*cdf.shape[:-1], num_samples)
-    if generator is None:
-        quantiles = torch.linspace(0, 1, num_samples, device=cdf.device, dtype=cdf.dtype).expand(shape).contiguous()
-    else:
-        quantiles = torch.rand(shape, generator=generator, device=cdf.device, dtype=cdf.dtype)
-    above = torch.searchsorted(cdf, quantiles, right=True)
-    low, high = (above - 1).clamp_min(0), above.clamp_max(cdf.shape[-1] - 1)
-    cdf_low, cdf_high = cdf.gather(-1, low), cdf.gather(-1, high)
-    bins = bins.expand(*cdf.shape[:-1], -1)
-    bin_low, bin_high = bins.gather(-1, low), bins.gather(-1, high)
-    span = cdf_high - cdf_low
-    span = torch.where(span < PDF_EPS, torch.ones_like(span), span)
-    return bin_low + (quantiles - cdf_low) / span * (bin_high - bin_low)
 
 
 class VolumeRenderer(nn.Module):
@@ -177,13 +75,10 @@ class VolumeRenderer(nn.Module):
         """
         table = PlaneTable.from_planes(planes)
         render = self._render_again_later if options.is_recomputed and torch.is_grad_enabled() else self._render_chunk
+        limits = box_limits(rays, options.box_warp) if options.is_box_bounded else None
         chunks = [
-            render(table, decoder, Rays(origins, directions), options, generator)
-            for origins, directions in zip(
-                torch.split(rays.origins, options.max_rays_per_chunk, dim=1),
-                torch.split(rays.directions, options.max_rays_per_chunk, dim=1),
-                strict=True,
-            )
+            render(table, decoder, some_rays, some_limits, options, generator)
+            for some_rays, some_limits in _split(rays, limits, options.max_rays_per_chunk)
         ]
         features, depth_sum, alpha = (torch.cat(parts, dim=1) for parts in zip(*(c[:3] for c in chunks), strict=True))
         nearest = torch.stack([c[3] for c in chunks]).amin()
@@ -227,6 +122,7 @@ class VolumeRenderer(nn.Module):
         table: PlaneTable,
         decoder: Decoder,
         rays: Rays,
+        limits: RayLimits | None,
         options: RenderingOptions,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -238,7 +134,9 @@ class VolumeRenderer(nn.Module):
             if generator is not None and state is not None and not torch.equal(generator.get_state(), state):
                 again = torch.Generator(generator.device)
                 again.set_state(state)
-            return self._render_chunk(replace(table, rows=rows), decoder, Rays(origins, directions), options, again)
+            return self._render_chunk(
+                replace(table, rows=rows), decoder, Rays(origins, directions), limits, options, again
+            )
 
         found: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = checkpoint(
             render, table.rows, rays.origins, rays.directions, use_reentrant=False, preserve_rng_state=False
@@ -250,11 +148,12 @@ class VolumeRenderer(nn.Module):
         table: PlaneTable,
         decoder: Decoder,
         rays: Rays,
+        limits: RayLimits | None,
         options: RenderingOptions,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return features, weighted depth sum, alpha, nearest and farthest sample of some rays."""
-        coarse = coarse_depths(options, rays.origins, generator)
+        coarse = coarse_depths(options, rays.origins, generator, limits)
         features, density = self._sample(table, decoder, rays, coarse, options.box_warp)
         depths = coarse.expand_as(density)
         parts, order = [features], None
@@ -281,3 +180,11 @@ class VolumeRenderer(nn.Module):
         if options.white_back:
             colour = colour + 1.0 - alpha
         return colour * 2.0 - 1.0, depth_sum, alpha, depths[..., 0].amin(), depths[..., -1].amax()
+
+
+def _split(rays: Rays, limits: RayLimits | None, size: int) -> Iterator[tuple[Rays, RayLimits | None]]:
+    """Yield so many rays of every camera at a time."""
+    for start in range(0, rays.origins.shape[1], size):
+        part = slice(start, start + size)
+        some = None if limits is None else RayLimits(limits.near[:, part], limits.far[:, part])
+        yield Rays(rays.origins[:, part], rays.directions[:, part]), some

@@ -10,7 +10,7 @@ from galatea.cameras import PIVOT, orbit
 from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.generator import TriPlaneGenerator
 from galatea.eg3d.generator_config import GeneratorConfig
-from galatea.eg3d.renderer import RenderingOptions
+from galatea.eg3d.ray_sampling import RenderingOptions
 from galatea.morphable.baking import PARTS
 from galatea.morphable.head import HeadCoefficients
 from tests.small_generators import SMALL

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from galatea.eg3d.ray_sampling import coarse_depths, importance_depths, importance_pdf
 from galatea.eg3d.rays import camera_rays
-from galatea.eg3d.renderer import coarse_depths, importance_depths, importance_pdf, ray_weights
+from galatea.eg3d.renderer import ray_weights
 from galatea.eg3d.triplane import PlaneTable
 
 pytestmark = pytest.mark.shared

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from galatea.cameras import FOCAL, PIVOT, RADIUS, orbit
+from galatea.eg3d.ray_sampling import RenderingOptions, coarse_depths, importance_depths
 from galatea.eg3d.rays import camera_rays, validate_label
-from galatea.eg3d.renderer import RenderingOptions, VolumeRenderer, coarse_depths, importance_depths, ray_weights
+from galatea.eg3d.renderer import VolumeRenderer, ray_weights
 from galatea.eg3d.triplane import DecodedPoints
 from galatea.errors import ConfigError, InputError
 
