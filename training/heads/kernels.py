@@ -73,7 +73,7 @@ def frame_right(n: wp.vec3) -> wp.vec3:
 
 
 @wp.func
-def gather_eye_light(scene: Scene, position: wp.vec3, vertex: int) -> None:
+def gather_eye_light(scene: Scene, position: wp.vec3) -> wp.vec3:
     """Eyeballs are lit as a whole, from in front of the lids, darker under the upper lid."""
     centre = scene.right_eye
     if position[0] > 0.0:
@@ -88,21 +88,26 @@ def gather_eye_light(scene: Scene, position: wp.vec3, vertex: int) -> None:
     lid = wp.clamp((position[1] - centre[1]) / 0.033, -1.0, 1.0)
     shade = 0.72 - 0.2 * lid
     seen *= wp.clamp(0.75 + 0.6 * scene.key_direction[2], 0.0, 1.0)
-    scene.light[vertex] = wp.vec3(seen * (shade + 0.15), shade, 0.5 * shade)
+    return wp.vec3(seen * (shade + 0.15), shade, 0.5 * shade)
 
 
 @wp.kernel
 def gather_light(
-    scene: Scene, position: wp.array(dtype=wp.vec3), vertex_material: wp.array(dtype=wp.int32), seed: int
+    scene: Scene,
+    position: wp.array(dtype=wp.vec3),
+    vertex_material: wp.array(dtype=wp.int32),
+    seed: int,
+    vertices: wp.array(dtype=wp.int32),
+    light: wp.array(dtype=wp.vec3),
 ) -> None:
-    """Store at every vertex (key visibility, openness, openness weighted towards the sky)."""
-    vertex = wp.tid()
+    """Store at every listed vertex (key visibility, openness, openness weighted towards the sky)."""
+    vertex = vertices[wp.tid()]
     material = vertex_material[vertex]
     if material == _BROW or material == _LASH or material == _LENS or material == _BEARD:
-        scene.light[vertex] = wp.vec3(0.9, 0.8, 0.5)
+        light[vertex] = wp.vec3(0.9, 0.8, 0.5)
         return
     if material == _EYE:
-        gather_eye_light(scene, position[vertex], vertex)
+        light[vertex] = gather_eye_light(scene, position[vertex])
         return
     state = wp.rand_init(seed, vertex)
     n = scene.normal[vertex]
@@ -154,7 +159,50 @@ def gather_light(
         seen, open_all, open_sky = 0.35 + 0.65 * seen, 0.5 + 0.5 * open_all, 0.3 + 0.5 * open_sky
     if material == _MOUTH or material == _SOCKET:
         open_all, open_sky = 0.3 + 0.7 * open_all, 0.2 + 0.6 * open_sky
-    scene.light[vertex] = wp.vec3(seen, open_all, open_sky)
+    light[vertex] = wp.vec3(seen, open_all, open_sky)
+
+
+@wp.kernel
+def add_along(
+    source: wp.array(dtype=wp.int32),
+    target: wp.array(dtype=wp.int32),
+    values: wp.array(dtype=wp.vec3),
+    total: wp.array(dtype=wp.vec3),
+) -> None:
+    """Add the value at the source of each edge to the total at its target."""
+    edge = wp.tid()
+    wp.atomic_add(total, target[edge], values[source[edge]])
+
+
+@wp.func
+def see(scene: Scene, face: int) -> bool:
+    """Note that a triangle is seen; returns whether it is lit."""
+    a, b, c = scene.face[3 * face], scene.face[3 * face + 1], scene.face[3 * face + 2]
+    if scene.is_lit[a] * scene.is_lit[b] * scene.is_lit[c] == 1:
+        return True
+    scene.is_seen[a] = 1
+    scene.is_seen[b] = 1
+    scene.is_seen[c] = 1
+    return False
+
+
+@wp.kernel
+def find_seen(scene: Scene, cam2world: wp.mat44, focal: float, side: int) -> None:
+    """Note the triangles on the rays through side x side pixels, up to the first solid one."""
+    index = wp.tid()
+    origin = wp.transform_point(cam2world, wp.vec3(0.0, 0.0, 0.0))
+    x = (float(index % side) + 0.5) / float(side)
+    y = (float(index // side) + 0.5) / float(side)
+    direction = wp.normalize(wp.transform_vector(cam2world, wp.vec3((x - 0.5) / focal, (y - 0.5) / focal, 1.0)))
+    start = float(1.2)
+    for _layer in range(MAX_LAYERS):
+        hit = wp.mesh_query_ray(scene.mesh, origin + direction * start, direction, 4.5 - start)
+        if not hit.result:
+            return
+        see(scene, hit.face)
+        if is_solid(scene.material[hit.face]):
+            return
+        start = start + hit.t + 2.0e-5
 
 
 @wp.kernel
@@ -169,9 +217,10 @@ def cast(
     depth: wp.array(dtype=float),
     material: wp.array(dtype=wp.int32),
     normal: wp.array(dtype=wp.vec3),
+    is_unlit: wp.array(dtype=wp.int32),
 ) -> None:
     """Trace grid x grid rays through each listed pixel; premultiplied linear colour, depth along z, material, and the
-    normal in the camera's frame (of what covers the pixel most).
+    normal in the camera's frame (of what covers the pixel most); and whether any of it was not lit yet.
     """
     index = wp.tid()
     pixel = pixels[index]
@@ -181,6 +230,7 @@ def cast(
     best = int(-1)
     strongest = float(0.0)
     facing = wp.vec3(0.0, 0.0, 0.0)
+    unlit = int(0)
     for part in range(grid * grid):
         x = (float(pixel % side) + (float(part % grid) + 0.5) / float(grid)) / float(side)
         y = (float(pixel // side) + (float(part // grid) + 0.5) / float(grid)) / float(side)
@@ -195,6 +245,8 @@ def cast(
                 break
             start = start + hit.t
             point = origin + direction * start
+            if not see(scene, hit.face):
+                unlit = 1
             found = shade(scene, hit.face, hit.u, hit.v, point, -direction)
             share = left * found[3]
             total += wp.vec4(found[0] * share, found[1] * share, found[2] * share, share)
@@ -211,6 +263,7 @@ def cast(
             start += 2.0e-5
     scale = 1.0 / float(grid * grid)
     color[pixel] = total * scale
+    is_unlit[pixel] = unlit
     if grid == 1:
         depth[pixel] = nearest
         material[pixel] = best

@@ -106,7 +106,7 @@ def _noisy(picture: Float[np.ndarray, "h w 3"], rng: np.random.Generator) -> Flo
 def encode(image: UInt8[np.ndarray, "h w *c"], kind: str, quality: int = BEST_QUALITY) -> bytes:
     """Encode an image; `quality` (1..100) counts for JPEG and WebP."""
     buffer = io.BytesIO()
-    options: dict[str, Any] = {"compress_level": 3} if kind == "png" else {"quality": quality}
+    options: dict[str, Any] = {"compress_level": 1} if kind == "png" else {"quality": quality}
     if kind == "webp":
         options["method"] = 2
     Image.fromarray(image).save(buffer, kind, **options)

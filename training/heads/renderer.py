@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +19,13 @@ from training.heads import kernels, shading
 from training.heads.assets import Assets, to_linear
 from training.heads.geometry import GeometryBuilder, HeadGeometry
 from training.heads.labels import IrisPoints, iris_points, landmark_points
+from training.heads.lighting import VertexLight
 from training.heads.people import HeadSample
 
 PARTS = ("background", "skin", "eyes", "mouth", "hair", "brows", "cloth", "glasses", "object", "beard")
 """Values of the part mask. Lashes count as brows, inner mouth, teeth and tongue as mouth, stubble as skin; an object is
 what is in front of the head. Of what is half transparent the part that contributes most counts."""
 _PART_OF_MATERIAL = np.array([1, 2, 3, 3, 3, 1, 5, 5, 4, 6, 7, 7, 8, 9, 0], dtype=np.uint8)
-NUM_SMOOTHINGS = 2
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,16 @@ class HeadRenderer:
         mesh = wp.Mesh(points=points, indices=indices)
         scene = self._scene(sample, geometry)
         scene.mesh, scene.face = mesh.id, indices
-        self._light(scene, points, geometry, sample.seed)
+        views = [View(scene, camera, size, self.device) for camera in sample.cameras]
+        light = VertexLight(scene, points, geometry, sample.seed, self.device)
+        light.guess(sample.cameras, size)
+        _cast(views, [np.arange(size * size)] * len(views), 1, light)
+        _cast(views, [np.flatnonzero(_needs_detail(*view.labels()[:2])) for view in views], 2, light)
         head = torch.from_numpy(geometry.vertices[None, : self.model.num_vertices])
         landmarks = landmark_points(self.iris(sample.extras.iris_scale), self.correspondence, head)[0]
-        return [self._picture(scene, camera, size, landmarks) for camera in sample.cameras]
+        return [
+            self._picture(view, scene, camera, landmarks) for view, camera in zip(views, sample.cameras, strict=True)
+        ]
 
     def _scene(self, sample: HeadSample, geometry: HeadGeometry) -> shading.Scene:
         person, light, device = sample.person, sample.light, self.device
@@ -92,7 +99,6 @@ class HeadRenderer:
         scene = shading.Scene()
         scene.normal = wp.array(geometry.normals, dtype=wp.vec3, device=device)
         scene.rest = wp.array(rest, dtype=wp.vec3, device=device)
-        scene.light = wp.zeros(len(vertices), dtype=wp.vec3, device=device)
         scene.uv = wp.array(geometry.uv.reshape(-1, 2), dtype=wp.vec2, device=device)
         scene.material = wp.array(geometry.material.astype(np.int32), dtype=wp.int32, device=device)
         scene.texels, scene.linear = self._texels, self._linear
@@ -140,52 +146,19 @@ class HeadRenderer:
             ]
         )
 
-    def _light(self, scene: shading.Scene, points: Any, geometry: HeadGeometry, seed: int) -> None:
-        """Gather the light at the vertices, then smooth it along the surface."""
-        owners: Any = wp.array(geometry.vertex_material.astype(np.int32), dtype=wp.int32, device=self.device)
-        wp.launch(kernels.gather_light, len(points), inputs=[scene, points, owners, seed], device=self.device)
-        light = torch.from_numpy(scene.light.numpy())
-        edges = torch.from_numpy(geometry.triangles)
-        edges = torch.cat([edges[:, [0, 1]], edges[:, [1, 2]], edges[:, [2, 0]]])
-        for _ in range(NUM_SMOOTHINGS):
-            total = light.clone()
-            count = torch.ones(len(light), 1)
-            for one, other in ((0, 1), (1, 0)):
-                total.index_add_(0, edges[:, one], light[edges[:, other]])
-                count.index_add_(0, edges[:, one], torch.ones(len(edges), 1))
-            light = total / count
-        copied, shell = geometry.light_from
-        light[shell] = light[copied]
-        scene.light.assign(light.numpy())
-
     def _picture(
-        self, scene: shading.Scene, camera: Float[np.ndarray, "25"], size: int, landmarks: Float[Tensor, "478 3"]
+        self, view: View, scene: shading.Scene, camera: Float[np.ndarray, "25"], landmarks: Float[Tensor, "478 3"]
     ) -> Picture:
-        """Cast one ray a pixel, then four through pixels at edges, hair, eyes and mouth."""
-        color: Any = wp.zeros(size * size, dtype=wp.vec4, device=self.device)
-        depth: Any = wp.zeros(size * size, dtype=float, device=self.device)
-        material: Any = wp.zeros(size * size, dtype=wp.int32, device=self.device)
-        normal: Any = wp.zeros(size * size, dtype=wp.vec3, device=self.device)
-
-        def launch(pixels: np.ndarray, grid: int) -> None:
-            chosen: Any = wp.array(pixels.astype(np.int32), dtype=wp.int32, device=self.device)
-            inputs = [scene, wp.mat44(*camera[:16].tolist()), float(camera[16]), size, grid, chosen]
-            inputs += [color, depth, material, normal]
-            wp.launch(kernels.cast, len(pixels), inputs=inputs, device=self.device)
-
-        launch(np.arange(size * size), 1)
-        found, reach = (array.numpy().reshape(size, size) for array in (material, depth))
-        launch(np.flatnonzero(_needs_detail(found, reach)), 2)
-        toward = normal.numpy().reshape(size, size, 3)
-        _fill_pinholes(found, reach, toward)
-        rgba = color.numpy().reshape(size, size, 4)
+        material, depth, normal = view.labels()
+        _fill_pinholes(material, depth, normal)
+        rgba = view.rgba()
         rgb = rgba[..., :3] / np.maximum(rgba[..., 3:], 1e-4)
         return Picture(
             rgb=np.round(255 * to_display(rgb) * (rgba[..., 3:] > 0.003)).astype(np.uint8),
             alpha=np.round(255 * np.clip(rgba[..., 3], 0, 1)).astype(np.uint8),
-            part=_PART_OF_MATERIAL[found],
-            depth=reach.copy(),
-            normal=toward,
+            part=_PART_OF_MATERIAL[material],
+            depth=depth,
+            normal=normal,
             landmarks=project(landmarks[None], torch.from_numpy(camera)[None])[0][0].numpy(),
             is_visible=self._is_visible(scene, camera, landmarks),
         )
@@ -198,6 +171,41 @@ class HeadRenderer:
         origin = wp.vec3(*camera[:16].reshape(4, 4)[:3, 3].tolist())
         wp.launch(kernels.look, len(points), inputs=[scene, origin, points, free], device=self.device)
         return np.asarray(free.numpy() > 0.5)
+
+
+class View:
+    """What one camera sees of a scene, pixel by pixel."""
+
+    def __init__(self, scene: shading.Scene, camera: Float[np.ndarray, "25"], size: int, device: str) -> None:
+        self._scene, self._size, self._device = scene, size, device
+        self._pose, self._focal = wp.mat44(*camera[:16].tolist()), float(camera[16])
+        kinds = (wp.vec4, wp.float32, wp.int32, wp.vec3, wp.int32)
+        self._arrays: list[Any] = [wp.zeros(size * size, dtype=kind, device=device) for kind in kinds]
+
+    def cast(self, pixels: Int[np.ndarray, "n"], grid: int) -> Int[np.ndarray, "m"]:
+        """Cast grid x grid rays through pixels; returns those where something was not lit yet."""
+        chosen: Any = wp.array(pixels.astype(np.int32), dtype=wp.int32, device=self._device)
+        inputs = [self._scene, self._pose, self._focal, self._size, grid, chosen, *self._arrays]
+        wp.launch(kernels.cast, len(pixels), inputs=inputs, device=self._device)
+        return np.asarray(pixels[self._arrays[4].numpy()[pixels] > 0])
+
+    def rgba(self) -> Float[np.ndarray, "h w 4"]:
+        """Return premultiplied linear colour and coverage."""
+        return np.asarray(self._arrays[0].numpy().reshape(self._size, self._size, 4))
+
+    def labels(self) -> tuple[Int[np.ndarray, "h w"], Float[np.ndarray, "h w"], Float[np.ndarray, "h w 3"]]:
+        """Return copies of material (-1: nothing), depth and normal, of one ray a pixel."""
+        side = self._size
+        depth, material, normal = (array.numpy().copy() for array in self._arrays[1:4])
+        return material.reshape(side, side), depth.reshape(side, side), normal.reshape(side, side, 3)
+
+
+def _cast(views: Sequence[View], pixels: Sequence[Int[np.ndarray, "n"]], grid: int, light: VertexLight) -> None:
+    """Cast pixels of all views; where that shows what is not lit yet, light it and cast again."""
+    left = list(pixels)
+    while any(len(chosen) for chosen in left):
+        left = [view.cast(chosen, grid) for view, chosen in zip(views, left, strict=True)]
+        light.extend()
 
 
 def _needs_detail(material: Int[np.ndarray, "h w"], depth: Float[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:

@@ -28,6 +28,8 @@ class Scene:
     normal: wp.array(dtype=wp.vec3)
     rest: wp.array(dtype=wp.vec3)
     light: wp.array(dtype=wp.vec3)
+    is_lit: wp.array(dtype=wp.int32)
+    is_seen: wp.array(dtype=wp.int32)
     face: wp.array(dtype=wp.int32)
     uv: wp.array(dtype=wp.vec2)
     material: wp.array(dtype=wp.int32)

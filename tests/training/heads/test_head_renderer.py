@@ -141,3 +141,16 @@ def test_a_head_with_the_real_assets_looks_like_its_labels(shared_dir: Path, hea
     present = set(np.unique(picture.part))
     assert {0, 1, PARTS.index("cloth")} & present >= {0, 1}
     assert picture.rgb[picture.part == 1].std() > 5
+
+
+def test_light_gathered_only_where_it_is_seen_gives_the_same_pictures(
+    renderer: HeadRenderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = sample_head(31, 0, 2, renderer.model, renderer.assets)
+    pictures = []
+    for stride in (1, 100):
+        monkeypatch.setattr("training.heads.lighting.GUESS_STRIDE", stride)
+        pictures.append(renderer.render(sample, 96))
+    for one, other in zip(*pictures, strict=True):
+        np.testing.assert_array_equal(one.rgb, other.rgb)
+        np.testing.assert_array_equal(one.alpha, other.alpha)
