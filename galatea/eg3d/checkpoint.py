@@ -222,6 +222,11 @@ def _config_path(name_or_path: str | Path) -> Path:
         raise WeightsError(
             f"{path}: a pickle is not loaded directly; import it first: galatea models import eg3d {path}"
         )
+    if path.suffix not in ("", ".json", ".safetensors"):
+        raise WeightsError(
+            f"{path}: not a checkpoint of Galatea's; expected {BUILTIN!r}, or a .json with its .safetensors "
+            "(what `galatea models import` makes)"
+        )
     return path.with_suffix(".json")
 
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from galatea.eg3d.checks import check_batch, check_finite_input, check_shape
 from galatea.eg3d.generator_config import GeneratorConfig
 from galatea.eg3d.mapping import MappingNetwork
 from galatea.eg3d.modulation import NoiseMode
@@ -142,9 +143,22 @@ class TriPlaneGenerator(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Float[Tensor, "batch num_ws w_dim"]:
-        """Return `w_plus` of latent codes, conditioned on camera `c` (see `MappingNetwork.forward`)."""
-        scale = 0.0 if self.config.is_conditioning_zero else self.config.conditioning_scale
-        ws: Tensor = self.backbone.mapping(z, c * scale, truncation_psi, truncation_cutoff)
+        """Return `w_plus` of latent codes, conditioned on camera `c` (see `MappingNetwork.forward`).
+
+        Raises:
+            InputError: if there is NaN or infinity.
+            ValueError: if shapes or batches do not fit the network.
+        """
+        check_shape("z", z, ("batch", self.z_dim), "draw it with torch.randn")
+        check_finite_input("z", z)
+        conditions = None
+        if self.c_dim > 0:
+            check_shape("c", c, ("batch", self.c_dim), "a camera label comes from galatea.cameras.orbit or pack_label")
+            check_finite_input("c", c)
+            check_batch("c", c.shape[0], z.shape[0], "z")
+            scale = 0.0 if self.config.is_conditioning_zero else self.config.conditioning_scale
+            conditions = (c * scale).expand(z.shape[0], -1)
+        ws: Tensor = self.backbone.mapping(z, conditions, truncation_psi, truncation_cutoff)
         return ws
 
     def planes(
@@ -165,10 +179,12 @@ class TriPlaneGenerator(nn.Module):
             generator: randomness for "random" noise.
 
         Raises:
+            InputError: if `ws` has NaN or infinity.
             ValueError: if there are residuals, or `ws` has another shape.
         """
         if residuals:
             raise ValueError(f"residuals: a plain generator has none, got {sorted(residuals)}")
+        self._check_codes(ws)
         flat: Tensor = self.backbone.synthesis(ws, noise_mode, generator)
         return flat.reshape(flat.shape[0], 3, self.config.plane_channels, *flat.shape[2:])
 
@@ -194,10 +210,15 @@ class TriPlaneGenerator(nn.Module):
             rays: explicit rays instead of those of `c`, resolution x resolution of them, row by row.
 
         Raises:
-            InputError: if a camera is not usable.
-            ValueError: if the batches do not go together.
+            InputError: if a camera is not usable, or there is NaN or infinity.
+            ValueError: if shapes or batches do not go together.
         """
+        check_shape("c", c, ("batch", 25), "a camera label comes from galatea.cameras.orbit or pack_label")
         validate_label(c)
+        self._check_codes(ws)
+        check_batch("ws", ws.shape[0], c.shape[0], "cameras")
+        self._check_planes(planes)
+        check_batch("planes", planes.shape[0], c.shape[0], "cameras")
         size = self.neural_rendering_resolution if resolution is None else resolution
         rays = camera_rays(c, size) if rays is None else rays
         rendered = self.renderer(planes, self.decoder, rays, options or self.config.rendering, generator)
@@ -208,6 +229,17 @@ class TriPlaneGenerator(nn.Module):
         image_raw = features[:, :3]
         image = self.superresolution(image_raw, features, ws, self.config.superresolution_noise_mode)
         return Rendering(image, image_raw, depth, alpha, features=features)
+
+    def _check_codes(self, ws: Tensor) -> None:
+        check_shape("ws", ws, ("batch", self.num_ws, self.w_dim), "`mapping` makes it; repeat a single w per layer")
+        check_finite_input("ws", ws)
+
+    def _check_planes(self, planes: Tensor) -> None:
+        size = self.config.plane_resolution
+        check_shape(
+            "planes", planes, ("batch", 3, self.config.plane_channels, size, size), "`planes` makes them from ws"
+        )
+        check_finite_input("planes", planes)
 
     def synthesis(
         self,
@@ -222,7 +254,16 @@ class TriPlaneGenerator(nn.Module):
     def query(
         self, planes: Float[Tensor, "planes_batch 3 channels height width"], points: Float[Tensor, "batch n 3"]
     ) -> DecodedPoints:
-        """Return colour features and raw density at world points, for example to extract the surface."""
+        """Return colour features and raw density at world points, for example to extract the surface.
+
+        Raises:
+            InputError: if there is NaN or infinity.
+            ValueError: if shapes or batches do not go together.
+        """
+        self._check_planes(planes)
+        check_shape("points", points, ("batch", "n", 3), "world coordinates")
+        check_finite_input("points", points)
+        check_batch("planes", planes.shape[0], points.shape[0], "points")
         return self.renderer.query(
             planes, self.decoder, points, torch.zeros_like(points), self.config.rendering.box_warp
         )

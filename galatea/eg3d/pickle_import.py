@@ -15,7 +15,17 @@ from galatea.eg3d.generator import TriPlaneGenerator
 from galatea.eg3d.generator_config import GeneratorConfig
 from galatea.eg3d.mapping import FullyConnectedLayer
 from galatea.eg3d.modulation import fir_filter
-from galatea.eg3d.pickle_module import ALLOWED, Module, StoredTensor, as_dict, as_module, as_plain, as_tensor, tensors
+from galatea.eg3d.pickle_module import (
+    ALLOWED,
+    STORAGE_MAGIC,
+    Module,
+    StoredTensor,
+    as_dict,
+    as_module,
+    as_plain,
+    as_tensor,
+    tensors,
+)
 from galatea.eg3d.pickle_reader import PickleReader
 from galatea.eg3d.pickle_records import Budget
 from galatea.eg3d.provenance import GeneratorFacts
@@ -92,8 +102,11 @@ def _refuse_other_formats(path: Path, start: bytes) -> None:
         raise WeightsError(f"{path}: empty; expected an official EG3D pickle")
     if start.startswith(b"PK"):
         raise WeightsError(
-            f"{path}: an archive made by torch.save, not an official EG3D pickle (tuned generators are not read)"
+            f"{path}: an archive made by torch.save, not an official EG3D pickle; generators tuned to a person (PTI) "
+            "are not read, bring the .pkl that it was tuned from"
         )
+    if start[8:9] == b"{" and not start[6:8].strip(b"\0"):
+        raise WeightsError(f"{path}: a safetensors file; an imported checkpoint is loaded as it is (load_generator)")
     if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"version https://git-lfs")):
         raise WeightsError(f"{path}: a text (web page or Git LFS pointer), not an EG3D pickle; download it again")
     if start[0] != 0x80:
@@ -117,6 +130,8 @@ def _read_buffer(data: memoryview, path: Path) -> TriPlaneGenerator:
 
 def _inspect(root: Any, budget: Budget) -> OfficialGenerator:
     """Return configuration and tensors of `G_ema`."""
+    if isinstance(root, int) and root == STORAGE_MAGIC:
+        raise WeightsError("a state made by torch.save, not an official EG3D pickle; bring the .pkl that it comes from")
     snapshot = as_dict(root, "the file")
     if "G_ema" not in snapshot:
         raise WeightsError("no 'G_ema' in it; expected an official EG3D checkpoint")
@@ -126,6 +141,7 @@ def _inspect(root: Any, budget: Budget) -> OfficialGenerator:
             f"holds a network {module.class_name!r}; expected {GENERATOR_CLASS!r} (is it a StyleGAN checkpoint?)"
         )
     stored = dict(tensors(module, budget))
+    _refuse_other_planes(module, stored)
     axes = as_tensor(module.child("renderer").attributes.get("plane_axes"), "renderer.plane_axes", budget)
     if axes.shape != (3, 3, 3):
         raise WeightsError(f"renderer.plane_axes: expected shape (3, 3, 3), found {axes.shape}")
@@ -133,6 +149,17 @@ def _inspect(root: Any, budget: Budget) -> OfficialGenerator:
     # The 2X, 4X and 8X modules carry a filter of their own that nothing reads.
     stored.pop(f"superresolution.{FILTER_SUFFIX}", None)
     return OfficialGenerator(config, module, stored)
+
+
+def _refuse_other_planes(module: Module, stored: dict[str, StoredTensor]) -> None:
+    """Say so if the planes are not EG3D's: PanoHead's tri-grids, for example, have several layers in each."""
+    channels = _integer(module.child("backbone").child("synthesis").attributes, "img_channels")
+    decoder = stored.get("decoder.net.0.weight")
+    if decoder is not None and len(decoder.shape) == 2 and channels != 3 * decoder.shape[1]:
+        raise WeightsError(
+            f"paints {channels} channels for a decoder of {decoder.shape[1]} features; expected 3 planes of EG3D, "
+            f"{3 * decoder.shape[1]} channels (is it a PanoHead checkpoint with tri-grids? they are not supported)"
+        )
 
 
 def _checked(name: str, value: Tensor) -> Tensor:
