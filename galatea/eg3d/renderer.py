@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from galatea.eg3d.ray_sampling import RayLimits, RenderingOptions, box_limits, coarse_depths, importance_depths
 from galatea.eg3d.rays import Rays
+from galatea.eg3d.recomputed import in_parts
 from galatea.eg3d.triplane import RELEASED_PLANE_AXES, DecodedPoints, Decoder, PlaneTable, plane_projection
 
 DENSITY_SHIFT = 1.0
@@ -74,16 +74,25 @@ class VolumeRenderer(nn.Module):
             generator: None samples deterministically (stratum middles, even quantiles); a generator jitters.
         """
         table = PlaneTable.from_planes(planes)
-        render = self._render_again_later if options.is_recomputed and torch.is_grad_enabled() else self._render_chunk
         limits = box_limits(rays, options.box_warp) if options.is_box_bounded else None
-        chunks = [
-            render(table, decoder, some_rays, some_limits, options, generator)
-            for some_rays, some_limits in _split(rays, limits, options.max_rays_per_chunk)
-        ]
-        features, depth_sum, alpha = (torch.cat(parts, dim=1) for parts in zip(*(c[:3] for c in chunks), strict=True))
-        nearest = torch.stack([c[3] for c in chunks]).amin()
-        farthest = torch.stack([c[4] for c in chunks]).amax()
-        depth = torch.nan_to_num(depth_sum / alpha, nan=float("inf")).clamp(nearest, farthest)
+        weights = dict(decoder.named_parameters()) if isinstance(decoder, nn.Module) else {}
+        inputs = [table.rows, rays.origins, rays.directions, *([] if limits is None else [limits.near, limits.far])]
+
+        def compute(part: slice, given: tuple[Tensor, ...], random: torch.Generator | None) -> tuple[Tensor, ...]:
+            rows, origins, directions = given[0], given[1][:, part], given[2][:, part]
+            some = None if limits is None else RayLimits(given[3][:, part], given[4][:, part])
+            used = _with_weights(decoder, weights, given[len(inputs) :])
+            return self._render_chunk(replace(table, rows=rows), used, Rays(origins, directions), some, options, random)
+
+        starts = range(0, rays.origins.shape[1], options.max_rays_per_chunk)
+        parts = [slice(start, min(start + options.max_rays_per_chunk, rays.origins.shape[1])) for start in starts]
+        if options.is_recomputed and torch.is_grad_enabled():
+            outputs = in_parts(compute, parts, [*inputs, *weights.values()], generator)
+        else:
+            chunks = [compute(part, tuple(inputs), generator) for part in parts]
+            outputs = tuple(torch.cat(pieces, dim=1) for pieces in zip(*chunks, strict=True))
+        features, depth_sum, alpha, nearest, farthest = outputs
+        depth = torch.nan_to_num(depth_sum / alpha, nan=float("inf")).clamp(nearest.amin(), farthest.amax())
         return RenderedRays(features, depth, alpha)
 
     def query(
@@ -117,32 +126,6 @@ class VolumeRenderer(nn.Module):
             decoded.density.reshape(batch, num_rays, num_samples),
         )
 
-    def _render_again_later(
-        self,
-        table: PlaneTable,
-        decoder: Decoder,
-        rays: Rays,
-        limits: RayLimits | None,
-        options: RenderingOptions,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Render some rays so that the backward pass computes them again, with the same random numbers."""
-        state = None if generator is None else generator.get_state()
-
-        def render(rows: Tensor, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-            again = generator
-            if generator is not None and state is not None and not torch.equal(generator.get_state(), state):
-                again = torch.Generator(generator.device)
-                again.set_state(state)
-            return self._render_chunk(
-                replace(table, rows=rows), decoder, Rays(origins, directions), limits, options, again
-            )
-
-        found: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = checkpoint(
-            render, table.rows, rays.origins, rays.directions, use_reentrant=False, preserve_rng_state=False
-        )
-        return found
-
     def _render_chunk(
         self,
         table: PlaneTable,
@@ -152,7 +135,7 @@ class VolumeRenderer(nn.Module):
         options: RenderingOptions,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return features, weighted depth sum, alpha, nearest and farthest sample of some rays."""
+        """Return features, weighted depth sum, alpha, nearest and farthest sample of each of some rays."""
         coarse = coarse_depths(options, rays.origins, generator, limits)
         features, density = self._sample(table, decoder, rays, coarse, options.box_warp)
         depths = coarse.expand_as(density)
@@ -179,12 +162,12 @@ class VolumeRenderer(nn.Module):
         )
         if options.white_back:
             colour = colour + 1.0 - alpha
-        return colour * 2.0 - 1.0, depth_sum, alpha, depths[..., 0].amin(), depths[..., -1].amax()
+        return colour * 2.0 - 1.0, depth_sum, alpha, depths[..., :1], depths[..., -1:]
 
 
-def _split(rays: Rays, limits: RayLimits | None, size: int) -> Iterator[tuple[Rays, RayLimits | None]]:
-    """Yield so many rays of every camera at a time."""
-    for start in range(0, rays.origins.shape[1], size):
-        part = slice(start, start + size)
-        some = None if limits is None else RayLimits(limits.near[:, part], limits.far[:, part])
-        yield Rays(rays.origins[:, part], rays.directions[:, part]), some
+def _with_weights(decoder: Decoder, weights: Iterable[str], given: tuple[Tensor, ...]) -> Decoder:
+    """Return the decoder with other values of its weights; none given: as it is."""
+    if not given or not isinstance(decoder, nn.Module):
+        return decoder
+    values = dict(zip(weights, given, strict=True))
+    return lambda *points: torch.func.functional_call(decoder, values, points)

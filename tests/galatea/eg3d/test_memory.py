@@ -39,6 +39,7 @@ def test_recomputed_gradients_are_the_same() -> None:
             planes = drawn.clone().requires_grad_()
             chosen = dataclasses.replace(options, is_recomputed=is_recomputed)
             features = VolumeRenderer()(planes, decoder, rays, chosen, generator).features
-            found.append((features.detach(), *torch.autograd.grad(features.square().sum(), planes)))
+            wanted = [planes, *decoder.parameters()]
+            found.append((features.detach(), *torch.autograd.grad(features.square().sum(), wanted)))
         for kept, recomputed in zip(*found, strict=True):
             torch.testing.assert_close(kept, recomputed)
