@@ -26,7 +26,7 @@ def load(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def train(folder: Path, steps: int = 400, batch: int = 32) -> tuple[float, float]:
-    """Return the mean landmark error before and after, in percent of the image side."""
+    """Return the mean landmark error before and after on the pictures trained on, in percent of the image side."""
     torch.manual_seed(0)
     pictures, landmarks = load(folder)
     layers: list[nn.Module] = []
