@@ -86,7 +86,9 @@ class VolumeRenderer(nn.Module):
 
         starts = range(0, rays.origins.shape[1], options.max_rays_per_chunk)
         parts = [slice(start, min(start + options.max_rays_per_chunk, rays.origins.shape[1])) for start in starts]
-        if options.is_recomputed and torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
+            outputs = in_parts(compute, parts, inputs, generator)
+        elif options.is_recomputed:
             outputs = in_parts(compute, parts, [*inputs, *weights.values()], generator)
         else:
             chunks = [compute(part, tuple(inputs), generator) for part in parts]
@@ -162,7 +164,7 @@ class VolumeRenderer(nn.Module):
         )
         if options.white_back:
             colour = colour + 1.0 - alpha
-        return colour * 2.0 - 1.0, depth_sum, alpha, depths[..., :1], depths[..., -1:]
+        return colour * 2.0 - 1.0, depth_sum, alpha, depths[..., :1].clone(), depths[..., -1:].clone()
 
 
 def _with_weights(decoder: Decoder, weights: Iterable[str], given: tuple[Tensor, ...]) -> Decoder:
