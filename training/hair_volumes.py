@@ -27,8 +27,6 @@ OPAQUE = 0.4
 """Opacity of a hair card's texel from which it counts."""
 STEP = 0.045
 """Length (half boxes) over which hair should be opaque."""
-HAIR_LIGHT = 0.8
-"""Displayed brightness of hair in average light, relative to its own colour."""
 OUTSIDE = 0.012
 """Points closer to the head than this (half boxes), or inside, are left to the mesh."""
 
@@ -88,9 +86,9 @@ class HairVolumes:
         generator: AnchoredGenerator,
         tables: SurfaceTables,
         points: tuple[Float[Tensor, "batch n 3"], Float[Tensor, "batch n"]],
-        colour: Float[Tensor, "batch 3"],
+        colour: Float[Tensor, "batch n 3"],
     ) -> tuple[Tensor, Tensor]:
-        """Return how far opacity over a short step is from the hair's, and colour from the hair's in average light."""
+        """Return how far opacity over a short step is from the hair's, and colour from the hair's lit `colour`."""
         q, wanted = points
         with torch.no_grad():
             is_free = (head_distance(tables, q) > OUTSIDE).float()
@@ -99,7 +97,7 @@ class HairVolumes:
         error = (found - wanted).abs() + (found - wanted).square()
         opacity_loss = (is_free * error).sum() / is_free.sum().clamp_min(1)
         weight = (is_free * wanted)[..., None]
-        difference = (values[..., :3].float() - HAIR_LIGHT * colour[:, None]).abs()
+        difference = (values[..., :3].float() - colour).abs()
         return opacity_loss, (weight * difference).sum() / (3 * weight.sum()).clamp_min(1)
 
 

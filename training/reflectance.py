@@ -7,65 +7,27 @@ paints them. Training could find all this from pictures alone; starting from it 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from galatea.eg3d.anchored import AnchoredGenerator
-from galatea.eg3d.carry import barycentric, winning_triangles
+from galatea.eg3d.atlas import AtlasTexels
 from galatea.morphable.head import HeadModel
 from training.heads.assets import MEAN_PATCH
 from training.heads.eye_map import eye_uv
 
 _BLEED_STEPS = 6
-CLOTH_BELOW = -0.25
+CLOTH_BELOW = -0.2
 """Height (world units) under which skin and clothes are bare of hair and brows."""
 SURROUNDING_LIGHT = 0.8
 """Share of sky and ground that reaches an average place of a head."""
-NUM_SPARE_MAPS = 4
-"""Basis maps that start from noise: for brows, lashes and whatever else the pictures show."""
 FLAT_COLOURS = {"teeth": (0.7, 0.66, 0.58), "tongue": (0.4, 0.14, 0.12), "mouth": (0.2, 0.05, 0.045)}
 """Linear colours to start parts from that the skins do not paint."""
-
-
-@dataclass(frozen=True)
-class AtlasTexels:
-    """The texels of the atlas that lie on the head: where they are and what they show.
-
-    Attributes:
-        rows, columns: texel indices.
-        triangle: triangle of the head model at each.
-        weights: barycentric weights of its corners.
-    """
-
-    rows: Int[Tensor, "n"]
-    columns: Int[Tensor, "n"]
-    triangle: Int[Tensor, "n"]
-    weights: Float[Tensor, "n 3"]
-
-    @classmethod
-    def of(cls, model: HeadModel, size: int) -> AtlasTexels:
-        """Find the triangle at every texel centre of an atlas of `size`."""
-        uv = model.uv
-        points = torch.stack([uv[..., 0] * size - 0.5, (1 - uv[..., 1]) * size - 0.5], -1).view(1, -1, 2)
-        corners = torch.arange(points.shape[1]).view(-1, 3)
-        # The atlas may hold mirrored islands: offer every triangle in both turns.
-        both = torch.cat([corners, corners[:, [0, 2, 1]]])
-        found = winning_triangles(points, torch.zeros_like(points[..., 0]), both, (size, size))[0]
-        rows, columns = (found >= 0).nonzero(as_tuple=True)
-        triangle = found[rows, columns] % corners.shape[0]
-        weights = barycentric(points[0].view(-1, 3, 2)[triangle], columns.float(), rows.float())
-        return cls(rows, columns, triangle, torch.stack(weights, -1))
-
-    def interpolate(self, corner_values: Float[Tensor, "faces 3 k"]) -> Float[Tensor, "n k"]:
-        """Interpolate values given at triangle corners."""
-        return (self.weights[..., None] * corner_values[self.triangle]).sum(1)
 
 
 def bleed(atlas: Float[Tensor, "3 size size"], painted: Tensor) -> Float[Tensor, "3 size size"]:
@@ -126,6 +88,16 @@ class HeadReflectance:
         mask[self.texels.rows, self.texels.columns] = (is_low | self.is_part["eye"]).float()
         return mask
 
+    @property
+    def regions(self) -> dict[str, Bool[Tensor, "size size"]]:
+        """Texels of eyes, of what is bare or clothed (neck and shoulders), and of the rest, by name."""
+        eye, low = self.is_part["eye"], self.rest[:, 1] < CLOTH_BELOW
+        masks = {}
+        for name, chosen in (("eyes", eye), ("low", low & ~eye), ("skin", ~low & ~eye)):
+            masks[name] = torch.zeros(self.size, self.size, dtype=torch.bool)
+            masks[name][self.texels.rows, self.texels.columns] = chosen
+        return masks
+
     def _eye(self, model: HeadModel, assets: Path) -> tuple[Tensor, Tensor]:
         """Return the eye's own colour, and the brightness of its iris (0 outside)."""
         picture = _linear(read_picture(assets / "eyes" / "materials" / "grey_eye.png"))
@@ -137,7 +109,7 @@ class HeadReflectance:
         )
         colour = sample_picture(picture, place)
         iris = ((60.5 / 512 - radius) * 120).clamp(0, 1)
-        bright = ((colour @ torch.tensor([0.2126, 0.7152, 0.0722]))[:, None] / 0.15).clamp(0, 2.2)
+        bright = ((colour @ torch.tensor([0.2126, 0.7152, 0.0722]))[:, None] / 0.2).clamp(0, 1.6)
         return colour * 0.9 * (1 - iris), bright * iris
 
     def _field(self, code: Float[Tensor, "z"], name: str) -> Float[Tensor, "width"]:
@@ -147,8 +119,12 @@ class HeadReflectance:
         """Return the reflectance of one head, sRGB in [0,1]."""
         skin_colour = _linear(self._field(code, "skin_color"))
         colour = self.skins[int(self._field(code, "skin_texture").argmax())] * skin_colour
-        height = self._field(code, "cloth_height") / 10 - 0.38
-        edge = height - self._field(code, "cloth_tilt") * self.rest[:, 2] + 0.004 * torch.sin(self.rest[:, 0] * 23)
+        height = self._field(code, "cloth_height") / 10 - 0.32
+        edge = (
+            height
+            - self._field(code, "cloth_tilt") * (self.rest[:, 2] - 0.05)
+            + 0.004 * torch.sin(self.rest[:, 0] * 23)
+        )
         cover = ((edge - self.rest[:, 1]) * 260 + 0.5).clamp(0, 1)[:, None]
         colour = colour * (1 - cover) + _linear(self._field(code, "cloth_color")) * cover
         eye = self.eye + self.iris * _linear(self._field(code, "eye_color"))
@@ -172,7 +148,7 @@ def _display(colour: Tensor) -> Tensor:
 
 
 def falling_light(
-    codes: Float[Tensor, "n z"], fields: Mapping[str, tuple[int, int]], normals: Float[Tensor, "m 3"]
+    codes: Float[Tensor, "n z"], fields: Mapping[str, tuple[int, int]], normals: Float[Tensor, "*n m 3"]
 ) -> Float[Tensor, "n m 3"]:
     """Return how much brighter (in displayed colours) surfaces of these normals are than their reflectance.
 
@@ -181,65 +157,8 @@ def falling_light(
     direction, key, sky, ground = (
         codes[:, slice(*fields[name])] for name in ("light_direction", "light_color", "sky_color", "ground_color")
     )
-    cosine = (direction @ normals.T)[..., None]
+    cosine = normals @ direction[..., None]
     lit = ((cosine + 0.15) / 1.15).clamp_min(0) * key[:, None]
-    above = 0.5 + normals[:, 1, None] / 3
+    above = 0.5 + normals[..., 1, None] / 3
     around = SURROUNDING_LIGHT * (sky[:, None] * above + ground[:, None] * (1 - above))
     return (lit + around).clamp_min(1e-4) ** (1 / 2.2)
-
-
-def start_appearance(
-    generator: AnchoredGenerator, reflectance: HeadReflectance, codes: Float[Tensor, "n z"], num_steps: int
-) -> list[float]:
-    """Start texture and light from what is known without pictures.
-
-    The texture's mean and basis become the principal maps of these heads' reflectance; their mix and the light are
-    fitted to the codes.
-
-    Returns:
-        The loss of every step.
-    """
-    atlases = torch.stack([reflectance.atlas(code) for code in codes])
-    mean = atlases.mean(0)
-    centred = (atlases - mean).flatten(1)
-    values, vectors = torch.linalg.eigh(centred @ centred.T / len(codes))
-    count = generator.config.num_texture_maps - NUM_SPARE_MAPS
-    order = values.argsort(descending=True)[:count]
-    maps = (vectors[:, order].T @ centred) / len(codes) ** 0.5
-    with torch.no_grad():
-        generator.texture.mean.copy_(mean)
-        generator.texture.basis[:count] = maps.view(count, *mean.shape)
-    scale = values[order].clamp_min(1e-9).sqrt() / atlases[0].numel() ** 0.5
-    return _fit_mapping(generator, codes, (vectors[:, order] * len(codes) ** 0.5, scale), reflectance.fields, num_steps)
-
-
-def _fit_mapping(
-    generator: AnchoredGenerator,
-    codes: Tensor,
-    wanted: tuple[Float[Tensor, "n maps"], Float[Tensor, "maps"]],
-    fields: Mapping[str, tuple[int, int]],
-    num_steps: int,
-) -> list[float]:
-    """Fit mapping network, coefficients of the texture maps (`wanted`, with their importance) and light to codes."""
-    read = generator.texture.coefficients
-    modules = (generator.mapping_network, read, generator.light)
-    optimizer = torch.optim.Adam([p for module in modules for p in module.parameters()], 4e-3)
-    light = slice(fields["light_direction"][0], fields["ground_color"][1])
-    losses = []
-    for step in range(num_steps):
-        shuffled = codes.clone()
-        shuffled[:, light] = codes[torch.randperm(len(codes)), light]
-        ws = generator.mapping(shuffled)
-        mix = read(ws[:, generator.texture.num_ws - 1])
-        target, scale = wanted
-        texture = ((mix[:, : len(scale)] - target) * scale).square().sum(1).mean()
-        normals = F.normalize(torch.randn(48, 3) + torch.tensor([0.0, 0.0, 0.7]), dim=-1)
-        found = generator.light(ws[:, -1], normals.expand(len(codes), 1, 48, 3))[:, 0]
-        loss = texture + 0.3 * (found - falling_light(shuffled, fields, normals)).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        for group in optimizer.param_groups:
-            group["lr"] = 4e-3 * (1 - step / num_steps)
-        losses.append(float(loss.detach()))
-    return losses

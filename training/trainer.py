@@ -15,9 +15,10 @@ from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.anchored_config import AnchoredConfig
 from galatea.eg3d.head_cast import HeadCast
 from galatea.eg3d.view_planes import SurfaceTables
+from training.appearance import start_appearance
 from training.head_images import HeadImages, PatchSampling
 from training.losses import KnownHeads, picture_losses, weighted_sum
-from training.reflectance import HeadReflectance, start_appearance
+from training.reflectance import HeadReflectance
 from training.training_config import TrainingConfig
 from training.training_state import TrainingState, read_checkpoint, write_checkpoint
 
@@ -33,8 +34,14 @@ class Trainer:
         self.config, self.data, self.out = config, data, out
         torch.manual_seed(config.seed)
         self.generator = AnchoredGenerator(model_config)
+        self.generator.mapping_network.measure(torch.from_numpy(data.arrays["code"]))
         self.full_size = model_config.plane_size
-        rates = {"map": config.map_learning_rate, "code": config.code_learning_rate, "": config.learning_rate}
+        rates = {
+            "map": config.map_learning_rate,
+            "code": config.code_learning_rate,
+            "convolution": config.convolution_learning_rate,
+            "": config.learning_rate,
+        }
         named = list(self.generator.named_parameters())
         self.groups = [([p for n, p in named if _kind(n) == kind], rate) for kind, rate in rates.items()]
         self.optimizer = torch.optim.Adam([{"params": p, "lr": lr} for p, lr in self.groups], betas=(0.9, 0.99))
@@ -178,4 +185,6 @@ def _kind(name: str) -> str:
     """Return which learning rate a parameter has."""
     if name.endswith((".mean", ".basis")):
         return "map"
-    return "code" if name.startswith(("mapping_network.", "light.", "texture.coefficients.")) else ""
+    if name.startswith("fusion.") and ".conv" in name:
+        return "convolution"
+    return "code" if name.startswith(("mapping_network.", "light.", "tint.", "texture.coefficients.")) else ""

@@ -12,10 +12,11 @@ class TrainingConfig:
     Attributes:
         minutes: training time.
         heads: head states a step.
-        views: cameras of each.
+        views: patches of each, from its cameras in turn.
         learning_rate: peak of Adam's, for what starts from noise.
         map_learning_rate: of the basis maps.
-        code_learning_rate: of what starts fitted: mapping network, coefficients, light.
+        code_learning_rate: of what starts fitted: mapping network, coefficients, light, hair's tint.
+        convolution_learning_rate: of the convolutions that fuse planes, whose weights are not at unit scale.
         ema_decay: of the averaged weights that are published.
         alpha_weight: weight of the opacity loss.
         edge_weight: weight of the loss on differences between neighbouring pixels.
@@ -30,10 +31,11 @@ class TrainingConfig:
 
     minutes: float = 60.0
     heads: int = 4
-    views: int = 2
-    learning_rate: float = 4e-3
+    views: int = 4
+    learning_rate: float = 3e-3
     map_learning_rate: float = 1e-3
     code_learning_rate: float = 8e-4
+    convolution_learning_rate: float = 5e-4
     ema_decay: float = 0.998
     alpha_weight: float = 0.5
     edge_weight: float = 1.0
@@ -41,6 +43,6 @@ class TrainingConfig:
     hair_weight: float = 0.3
     reflectance_weight: float = 0.5
     hair_points: int = 1024
-    render_every: int = 3
-    coarse_share: float = 0.6
+    render_every: int = 1
+    coarse_share: float = 0.5
     seed: int = 0

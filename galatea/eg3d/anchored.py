@@ -25,11 +25,11 @@ from galatea.eg3d.edges import find_outlines, refine_outlines
 from galatea.eg3d.fusion import Painted, PlaneFusion, align_static, sample_texture
 from galatea.eg3d.generator import Rendering
 from galatea.eg3d.head_cast import HeadCast, HeadCaster
-from galatea.eg3d.painting import HarmonicLight, MixedMaps, SemanticMapping
+from galatea.eg3d.painting import HairTint, HarmonicLight, MixedMaps, SemanticMapping
 from galatea.eg3d.provenance import GeneratorFacts
 from galatea.eg3d.ray_casting import RayCaster, unpremultiply
 from galatea.eg3d.rays import Rays, camera_rays
-from galatea.eg3d.surface_decoder import SurfaceDecoder
+from galatea.eg3d.surface_decoder import NUM_PAINTED, SurfaceDecoder
 from galatea.eg3d.view_planes import SurfaceTables, ViewPlanes
 from galatea.morphable.head import HeadCoefficients, HeadModel
 
@@ -59,7 +59,9 @@ class AnchoredGenerator(nn.Module):
         self.light = HarmonicLight(config.w_dim)
         self.mapping_network = SemanticMapping(config.z_dim, config.w_dim, self.num_ws)
         painted = config.texture_channels + config.static_channels
-        self.fusion = nn.ModuleList(PlaneFusion(painted, config.plane_features, config.w_dim) for _ in VIEWS)
+        features = config.plane_features + NUM_PAINTED
+        self.fusion = nn.ModuleList(PlaneFusion(painted, features, config.w_dim) for _ in VIEWS)
+        self.tint = HairTint(config.w_dim)
         self.decoder = SurfaceDecoder(config.plane_features, config.num_features)
         self.caster = HeadCaster(self.mesh, config.box)
         resting = torch.zeros(1, self.mesh.num_identity, device=self.mesh.faces.device)
@@ -187,6 +189,8 @@ class AnchoredGenerator(nn.Module):
             aligned = align_static(static, skulls, index, (seen.mask.shape[-1] + 1) // 2)
             surfaces.append(surface)
             features.append(self.fusion[index](surface, seen, (painted.texture, aligned), w))
+        tint = self.tint(w, self.light, cast.skull, features[0].shape[1])
+        features[0] = features[0] + F.pad(tint, (self.config.plane_features, 0))
         return ViewPlanes(torch.stack(surfaces, dim=1), torch.stack(features, dim=1))
 
     def planes(

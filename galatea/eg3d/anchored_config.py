@@ -43,7 +43,7 @@ class AnchoredConfig:
     texture_channels: int = 16
     texture_size: int = 256
     texture_synthesis_size: int = 64
-    num_texture_maps: int = 16
+    num_texture_maps: int = 25
     static_channels: int = 16
     static_size: int = 64
     static_synthesis_size: int = 32

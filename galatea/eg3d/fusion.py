@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from galatea.eg3d.carry import VIEWS, ViewCast
 from galatea.eg3d.lookup import read_bilinear
+from galatea.eg3d.mapping import FullyConnectedLayer
 from galatea.eg3d.painting import resample_axes
 
 _GEOMETRY_CHANNELS = 5
@@ -49,10 +50,9 @@ class PlaneFusion(nn.Module):
         super().__init__()
         in_channels = painted_channels + _GEOMETRY_CHANNELS
         self.conv0 = nn.Conv2d(in_channels, hidden, 3, padding=1)
-        self.shift = nn.Linear(w_dim, hidden)
+        self.shift = FullyConnectedLayer(w_dim, hidden)
         self.conv1 = nn.Conv2d(hidden, out_channels, 1)
         nn.init.zeros_(self.shift.weight)
-        nn.init.zeros_(self.shift.bias)
 
     def forward(
         self,

@@ -20,8 +20,16 @@ NUM_TYPICAL_CODES = 256
 """Codes of training people that are kept: enough to start searches from, and to see which fields go together."""
 
 
+_LEAST_SPREAD = 0.05
+"""Fields of the code that vary less than this are not enlarged beyond it."""
+
+
 class SemanticMapping(nn.Module):
-    """From a semantic code to `w`: a linear path, which keeps the code's directions straight, plus a small MLP."""
+    """From a semantic code to `w`: a linear path, which keeps the code's directions straight, plus a small MLP.
+
+    Codes are standardised with the statistics of the training codes (`measure`) first: a small variation counts
+    as much as a style's.
+    """
 
     w_avg: Tensor
     code_mean: Tensor
@@ -50,7 +58,10 @@ class SemanticMapping(nn.Module):
 
     def forward(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch num_ws w_dim"]:
         """Return the same `w` for every layer."""
-        w: Tensor = self.direct(z) + self.fc1(self.fc0(z))
+        # Colours and styles would lose steps in half precision.
+        with torch.autocast(z.device.type, enabled=False):
+            standard = (z.float() - self.code_mean) / self.code_std.clamp_min(_LEAST_SPREAD)
+            w: Tensor = self.direct(standard) + self.fc1(self.fc0(standard))
         return w[:, None].expand(-1, self.num_ws, -1)
 
 
@@ -107,9 +118,8 @@ class HarmonicLight(nn.Module):
 
     def __init__(self, w_dim: int) -> None:
         super().__init__()
-        self.read = nn.Linear(w_dim, 3 * NUM_HARMONICS)
+        self.read = FullyConnectedLayer(w_dim, 3 * NUM_HARMONICS)
         nn.init.zeros_(self.read.weight)
-        nn.init.zeros_(self.read.bias)
 
     def forward(
         self, w: Float[Tensor, "batch w_dim"], normal: Float[Tensor, "batch rows columns 3"]
@@ -120,6 +130,35 @@ class HarmonicLight(nn.Module):
             light = self.read(w.float()).view(-1, NUM_HARMONICS, 3)
             falling: Tensor = 1.0 + (harmonics(normal).flatten(1, 2) @ light).view(normal.shape)
         return falling
+
+
+class HairTint(nn.Module):
+    """Colour of the hair, read from `w`, in the light that falls on a ball in the skull's place."""
+
+    def __init__(self, w_dim: int) -> None:
+        super().__init__()
+        self.read = FullyConnectedLayer(w_dim, 3, bias_init=0.3)
+        nn.init.zeros_(self.read.weight)
+
+    def forward(
+        self, w: Float[Tensor, "batch w_dim"], light: HarmonicLight, skull: Float[Tensor, "batch 3 2"], size: int
+    ) -> Float[Tensor, "batch size size 3"]:
+        """Return the lit colour for every texel of the front plane.
+
+        Args:
+            w: the last of `w_plus`.
+            light: of the same head.
+            skull: centre and half extent along each axis (half boxes).
+            size: texels per side.
+        """
+        places = (torch.arange(size, device=w.device, dtype=skull.dtype) + 0.5) * (2 / size) - 1
+        x, y = ((places - skull[:, axis, :1]) / skull[:, axis, 1:] for axis in (0, 1))
+        x, y = x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)
+        z = (1 - x.square() - y.square()).clamp_min(0).sqrt()
+        normal = F.normalize(torch.stack([x, y, z], -1), dim=-1)
+        with torch.autocast(w.device.type, enabled=False):
+            tint: Tensor = self.read(w.float())[:, None, None] * light(w, normal)
+        return tint
 
 
 def harmonics(normal: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 9"]:

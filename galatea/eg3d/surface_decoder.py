@@ -15,6 +15,8 @@ from galatea.eg3d.mapping import FullyConnectedLayer
 from galatea.eg3d.surface import side_fade, surface_colour, surface_distances
 from galatea.eg3d.view_planes import SurfaceTables, read_views
 
+NUM_PAINTED = 3
+"""The last features of the planes are a colour: that of whatever is not the head's surface, hair above all."""
 _NUM_DISTANCE_INPUTS = 9
 """Coarse and fine signed distances and nearness, for the three views read at a point."""
 
@@ -48,11 +50,13 @@ class SurfaceDecoder(nn.Module):
         fade = side_fade(q)
         distances = surface_distances(views, q, tables)
         base, near, confidence = surface_colour(views, q, distances)
-        features = front + side * fade + top
+        both = front + side * fade + top
+        features, painted = both[..., :-NUM_PAINTED], both[..., -NUM_PAINTED:]
         inputs = [features, torch.tanh(4 * distances), torch.tanh(30 * distances), near]
         x = torch.cat([*inputs, base, confidence], dim=-1)
         raw = self.out(self.fc1(self.fc0(x))).float()
-        colour = base * torch.sigmoid(raw[..., :1] + 3.0) + raw[..., 3:6]
+        on_surface = torch.sigmoid(raw[..., :1] + 3.0) * confidence
+        colour = base * on_surface + painted * (1 - on_surface) + raw[..., 3:6]
         sharpness = self.log_sharpness.exp()
         offset = 0.1 * torch.tanh(raw[..., 1])
         density = sharpness * torch.sigmoid(-(distances.amax(-1) + offset) * sharpness) + 30 * F.softplus(

@@ -32,6 +32,8 @@ class SphereHead:
         self.faces = torch.cat([torch.stack([a, c, b], -1), torch.stack([b, c, d], -1)]).reshape(-1, 3)
         uv = torch.stack([p / (2 * torch.pi), 1 - t / torch.pi], -1).reshape(-1, 2)
         self.uv = uv[self.faces]
+        ring, place = torch.meshgrid(torch.arange(rings), torch.arange(2 * rings), indexing="ij")
+        self.mirror_vertices = (ring * 2 * rings + (-place) % (2 * rings)).flatten()
         self.part = torch.zeros(len(self.faces), dtype=torch.long)
         self.part_names = PARTS
 

@@ -71,7 +71,7 @@ def test_a_surface_that_leaves_the_cube_is_closed() -> None:
 def test_the_built_in_head_has_the_size_of_a_head() -> None:
     generator = load_generator("builtin")
     with torch.no_grad():
-        planes = generator.planes(generator.mapping(generator.typical_codes[:1]))
+        planes = generator.planes(generator.mapping(generator.code_statistics[0][None]))
     found = head_mesh(generator, planes, 56, 40.0)
     parts = trimesh.Trimesh(found.vertices, found.faces, process=False).split(only_watertight=False)
     largest = max(parts, key=lambda part: len(part.vertices))
