@@ -20,6 +20,7 @@ from galatea.animation.posing import own_angles, turned_camera
 from galatea.eg3d.generator import Rendering
 from galatea.errors import ConfigError
 from galatea.inversion.binding import Head, PortraitGenerator, TunedView, View, cast_once, full_maps, mesh_of, new_delta
+from galatea.inversion.hidden_texture import TextureVisibility, texture_visibility
 from galatea.inversion.objective import Objective
 from galatea.inversion.optimisation import Group, minimise, move_camera
 from galatea.inversion.projector import Projection
@@ -30,7 +31,7 @@ from galatea.morphable.head import HeadModel
 _SIDE_VIEWS = ((-35.0, 0.0), (35.0, 0.0), (0.0, 20.0))
 """Turns (yaw, pitch in degrees) away from the photo's view that are held to the pivot's shape."""
 
-_HIDDEN_PARTS = ("mouth", "tongue", "teeth", "socket")
+_HIDDEN_PARTS = ("mouth", "tongue", "socket")
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,10 @@ class Tuning:
 
 
 def open_texture(mesh: HeadModel | None, size: int) -> Float[Tensor, "1 size size"]:
-    """Return 0 in the texture islands of what a photo hardly shows (mouth, tongue, teeth, eye sockets), 1 elsewhere.
+    """Return 0 in the texture islands of what a photo hardly shows (mouth, tongue, eye sockets), 1 elsewhere.
 
     A few pixels between the lips would decide what a wide open mouth looks like, and blurred renderings paint a
-    smile's teeth onto the tongue. The teeth that a photo does show are carried over as its detail.
+    smile's teeth onto the tongue. Teeth themselves take the photo's colour.
     """
     weight = torch.ones(1, size, size)
     if mesh is None:
@@ -169,10 +170,13 @@ def tune(
     head = cast_once(generator, target.head)
     # One tensor a portrait: damping looks at whole tensors, and portraits shall not influence each other.
     maps = {name: _new_maps(name, shape, config.map_limit, batch, device) for name, shape in shapes.items()}
+    seen = _visibility(generator, target, maps)
     masks = {n: open_texture(mesh_of(generator), v[0].shape[-1]).to(device) for n, v in maps.items() if _is_texture(n)}
 
     def masked() -> dict[str, Tensor]:
-        return {name: torch.stack(values) * masks.get(name, 1.0) for name, values in maps.items()}
+        residuals = {name: torch.stack(values) for name, values in maps.items()}
+        residuals |= {name: visibility.complete(residuals[name]) for name, visibility in seen.items()}
+        return {name: value * masks.get(name, 1.0) for name, value in residuals.items()}
 
     delta = {} if shapes else {k: v.requires_grad_() for k, v in new_delta(generator, config.delta_rank, seed).items()}
     move = torch.zeros(batch, 6, device=device, requires_grad=True)
@@ -220,6 +224,17 @@ def _new_maps(name: str, shape: tuple[int, ...], limit: int, batch: int, device:
     limit = limit if _is_texture(name) else limit // 2
     size = (channels, *(min(side, limit) for side in sides))
     return [torch.zeros(size, device=device).requires_grad_() for _ in range(batch)]
+
+
+def _visibility(
+    generator: PortraitGenerator, target: InversionTarget, maps: Mapping[str, list[Tensor]]
+) -> dict[str, TextureVisibility]:
+    """Return how well the photos see the texels of every map of the texture."""
+    mesh = mesh_of(generator)
+    if mesh is None or target.head is None:
+        return {}
+    sizes = {name: values[0].shape[-1] for name, values in maps.items() if _is_texture(name)}
+    return {name: texture_visibility(mesh, target.head, target.camera, size) for name, size in sizes.items()}
 
 
 def _is_texture(name: str) -> bool:
