@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from galatea.cameras import orbit, project
-from galatea.morphable.fitting import LEFT_IRIS, RIGHT_IRIS, HeadFitter, observed_points
+from galatea.morphable.fitting import LEFT_IRIS, RIGHT_IRIS, HeadFitter, Observation, observed_points
 from galatea.morphable.head import HeadModel
 from galatea.morphable.landmark_energy import LandmarkEnergy
 
@@ -34,10 +34,11 @@ class Seen:
 def heads(fitter: HeadFitter, count: int) -> Seen:
     """Draw heads with expressions and cameras, and project their landmarks with noise of half a percent."""
     generator = torch.Generator().manual_seed(0)
-    identity = 0.8 * torch.randn(count, fitter.model.num_identity, generator=generator)
+    model = fitter.model_for(Seen(torch.zeros(0, 478, 2)))
+    identity = 0.8 * torch.randn(count, model.num_identity, generator=generator)
     expression = torch.rand(count, 52, generator=generator) ** 4
     camera = orbit(*(15 * torch.randn(count, generator=generator) for _ in range(3)))
-    image, _ = project(fitter.model.points(identity, expression), camera)
+    image, _ = project(model.points(identity, expression), camera)
     points = torch.zeros(count, 478, 2)
     points[:, :468], points[:, RIGHT_IRIS], points[:, LEFT_IRIS] = image[:, :468], image[:, 468], image[:, 469]
     return Seen(points + 0.002 * torch.randn(points.shape, generator=generator))
@@ -70,8 +71,10 @@ def main() -> None:
     """Measure both sides in one run."""
     fitter = HeadFitter(HeadModel.load())
     batch, one = heads(fitter, BATCH), heads(fitter, 1)
-    shape = fitter.model.identity_basis[..., : fitter.settings.num_identity]
-    energy = fitter.energy(observed_points(batch.points), fitter.model.mean[None], shape)
+    model = fitter.model_for(batch)
+    shape = model.identity_basis[..., : fitter.settings.num_identity]
+    seen = Observation(observed_points(batch.points), model.mean[None], model.weight[None], None)
+    energy = fitter.energy(model, seen, shape)
     parameters = torch.zeros(BATCH, 12 + energy.basis.shape[-1])
     parameters[:, [0, 4, 8, 11]] = torch.tensor([1.0, -1.0, -1.0, 2.7])
     rows = torch.arange(BATCH)

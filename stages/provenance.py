@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from galatea import weights
 from galatea.eg3d.checkpoint import read_facts
 from galatea.errors import WeightsError
-from galatea.faces.packs import OPEN_WEIGHTS
+from galatea.faces.packs import OPEN_WEIGHTS, READER_WEIGHTS
 from galatea.morphable.cache import HEAD_VERSION
 from galatea.morphable.correspondence import RESOURCE
 from stages.base import ModelPart
@@ -36,9 +36,9 @@ def face_parts(pack: str) -> tuple[ModelPart, ...]:
     Raises:
         WeightsError: if one is not installed.
     """
+    open_parts = tuple(weight_part(name) for name in (*OPEN_WEIGHTS, READER_WEIGHTS))
     if pack == "open":
-        return tuple(weight_part(name) for name in OPEN_WEIGHTS)
-    open_parts = tuple(weight_part(name) for name in OPEN_WEIGHTS)
+        return open_parts
     licence = "InsightFace model licence: non-commercial research only"
     return (*open_parts, ModelPart(pack, "user-supplied", "", licence, False))
 

@@ -13,7 +13,7 @@ from galatea.animation.camera_path import camera_path, camera_path_names
 from galatea.animation.motion import Motion
 from galatea.animation.presets import preset, preset_names
 from galatea.animation.smoothing import fill_gaps, one_euro
-from galatea.animation.tracking import FaceReader, FaceTrack, track_face
+from galatea.animation.tracking import FaceModels, FaceTrack, track_face
 from galatea.animation.video import read_video
 from galatea.cameras import view_angles
 from galatea.errors import DriverError, InputError
@@ -52,7 +52,7 @@ class VideoSettings:
 class Reading:
     """What reads a driver's face: a face pack, a head fitter, and the device of the pack."""
 
-    pack: FaceReader
+    pack: FaceModels
     fitter: HeadFitter
     device: torch.device | str = "cpu"
 

@@ -29,7 +29,7 @@ SIZE_RANGE = (0.6, 1.7)
 """Plausible change of size within a chunk."""
 
 
-class FaceReader(Protocol):
+class FaceModels(Protocol):
     """What is needed of a face pack."""
 
     def detect(self, images: Sequence[Frame]) -> list[list[DetectedFace]]:
@@ -48,13 +48,27 @@ class FaceTrack:
     Attributes:
         points: landmarks, normalised to the portrait crop of each frame; NaN where there is no face.
         is_found: whether the frame shows the face.
+        spread: standard deviation of each point in crop sides, where the pack's reader knows it.
+        expression: 52 coefficients, where they were read from the picture.
     """
 
     points: Float[Tensor, "frames 478 2"]
     is_found: Bool[Tensor, "frames"]
+    spread: Float[Tensor, "frames 478"] | None = None
+    expression: Float[Tensor, "frames 52"] | None = None
 
 
-def track_face(frames: Sequence[Frame], reader: FaceReader, device: torch.device | str = "cpu") -> FaceTrack:
+@dataclass(frozen=True)
+class _Found:
+    """The face in one frame: landmarks in its own portrait crop, five points in the frame, and what else was read."""
+
+    points: Float[Tensor, "478 2"]
+    five: Float[np.ndarray, "5 2"]
+    spread: Float[Tensor, "478"] | None
+    expression: Float[Tensor, "52"] | None
+
+
+def track_face(frames: Sequence[Frame], reader: FaceModels, device: torch.device | str = "cpu") -> FaceTrack:
     """Follow the largest face of the first frame that has one; when it is lost, the detector looks for it again.
 
     Args:
@@ -62,53 +76,76 @@ def track_face(frames: Sequence[Frame], reader: FaceReader, device: torch.device
         reader: a face pack.
         device: where the pack's networks run.
     """
-    points = torch.full((len(frames), 478, 2), torch.nan)
+    found: list[_Found | None] = [None] * len(frames)
     place: Float[np.ndarray, "5 2"] | None = None
     for start in range(0, len(frames), CHUNK):
-        chunk = frames[start : start + CHUNK]
-        places: list[Float[np.ndarray, "5 2"] | None] = [place] * len(chunk)
+        chunk = range(start, min(start + CHUNK, len(frames)))
+        places: dict[int, Float[np.ndarray, "5 2"]] = {} if place is None else dict.fromkeys(chunk, place)
         for is_second_look in (False, True):
-            todo = [i for i, at in enumerate(places) if at is not None and bool(points[start + i].isnan().any())]
-            for index, found in zip(
-                todo, _read([chunk[i] for i in todo], [places[i] for i in todo], reader, device), strict=True
-            ):
-                if found is not None:
-                    points[start + index] = found[0]
-                    place = found[1]
-            lost = [i for i in range(len(chunk)) if bool(points[start + i].isnan().any())]
+            todo = [i for i in chunk if i in places and found[i] is None]
+            seen = _read([frames[i] for i in todo], [places[i] for i in todo], reader, device)
+            for index, face in zip(todo, seen, strict=True):
+                if face is not None:
+                    found[index], place = face, face.five
+            lost = [i for i in chunk if found[i] is None]
             if is_second_look or not lost:
                 break
+            places = {}
             for index in lost:
-                places[index] = _look_for(chunk[index], place, reader)
-                place = place if place is not None else places[index]
-    return FaceTrack(points, ~points.isnan().any(dim=2).any(dim=1))
+                at = _look_for(frames[index], place, reader)
+                if at is not None:
+                    places[index] = at
+                    place = place if place is not None else at
+    return _track(found)
+
+
+def _track(found: Sequence[_Found | None]) -> FaceTrack:
+    """Join what was found in the frames; NaN where nothing was."""
+    is_found = torch.tensor([face is not None for face in found], dtype=torch.bool)
+    first = next((face for face in found if face is not None), None)
+
+    def column(name: str, *shape: int) -> Tensor:
+        empty = torch.full(shape, torch.nan)
+        return torch.stack([empty if face is None else getattr(face, name) for face in found])
+
+    return FaceTrack(
+        column("points", 478, 2) if found else torch.zeros(0, 478, 2),
+        is_found,
+        column("spread", 478) if first is not None and first.spread is not None else None,
+        column("expression", 52) if first is not None and first.expression is not None else None,
+    )
 
 
 def _read(
-    frames: Sequence[Frame],
-    places: Sequence[Float[np.ndarray, "5 2"] | None],
-    reader: FaceReader,
-    device: torch.device | str,
-) -> list[tuple[Tensor, Float[np.ndarray, "5 2"]] | None]:
-    """Return for each frame the landmarks in its own portrait crop and its five points, or None."""
-    cuts = [portrait_crop(frame, at, CROP_SIZE) for frame, at in zip(frames, places, strict=True) if at is not None]
+    frames: Sequence[Frame], places: Sequence[Float[np.ndarray, "5 2"]], reader: FaceModels, device: torch.device | str
+) -> list[_Found | None]:
+    """Return what each frame's own portrait crop shows, or None."""
+    cuts = [portrait_crop(frame, at, CROP_SIZE) for frame, at in zip(frames, places, strict=True)]
     if not cuts:
         return []
     with torch.no_grad():
         landmarks = reader.landmarks(to_tensor([cut.image for cut in cuts], device))
     five, points = landmarks.five().cpu().numpy(), landmarks.points.cpu().double().numpy()
-    results: list[tuple[Tensor, Float[np.ndarray, "5 2"]] | None] = []
-    for cut, seen, all_points, confidence in zip(cuts, five, points, landmarks.confidence.tolist(), strict=True):
+    results: list[_Found | None] = []
+    for row, (cut, confidence) in enumerate(zip(cuts, landmarks.confidence.tolist(), strict=True)):
         back = cut.inverse
-        in_frame = seen * CROP_SIZE @ back[:, :2].T + back[:, 2]
+        in_frame = five[row] * CROP_SIZE @ back[:, :2].T + back[:, 2]
         square = _plausible(in_frame, cut.matrix)
         if confidence < MIN_CONFIDENCE or square is None:
             results.append(None)
             continue
         x, y, side = square
-        whole = all_points * CROP_SIZE @ back[:, :2].T + back[:, 2]
-        own = (whole - np.array([x, y])) / side + 0.5
-        results.append((torch.from_numpy(own).float(), in_frame))
+        whole = points[row] * CROP_SIZE @ back[:, :2].T + back[:, 2]
+        own = torch.from_numpy((whole - np.array([x, y])) / side + 0.5).float()
+        spread, expression = landmarks.spread, landmarks.expression
+        results.append(
+            _Found(
+                own,
+                in_frame,
+                None if spread is None else spread[row].cpu() * (CROP_SIZE / cut.matrix[0, 0] / side),
+                None if expression is None else expression[row].cpu(),
+            )
+        )
     return results
 
 
@@ -125,7 +162,7 @@ def _plausible(five: Float[np.ndarray, "5 2"], matrix: Float[np.ndarray, "2 3"])
 
 
 def _look_for(
-    frame: Frame, place: Float[np.ndarray, "5 2"] | None, reader: FaceReader
+    frame: Frame, place: Float[np.ndarray, "5 2"] | None, reader: FaceModels
 ) -> Float[np.ndarray, "5 2"] | None:
     """Return the five points of the detected face that is nearest to where it was, or of the largest one."""
     faces = reader.detect([frame])[0]

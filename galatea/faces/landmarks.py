@@ -53,11 +53,16 @@ class FaceLandmarks:
         points: normalised, (0, 0) upper left and (1, 1) lower right of the crop.
         depth: in crop widths, smaller is nearer to the camera, 0 at the head's middle.
         confidence: 0..1, that there is a face.
+        spread: standard deviation of each point in crop sides, where the reader knows it; then the points lie on the
+            head model where `reader.reader_correspondence` says.
+        expression: 52 ARKit coefficients, where they were read from the picture.
     """
 
     points: Float[Tensor, "batch 478 2"]
     depth: Float[Tensor, "batch 468"]
     confidence: Float[Tensor, " batch"]
+    spread: Float[Tensor, "batch 478"] | None = None
+    expression: Float[Tensor, "batch 52"] | None = None
 
     def five(self) -> Float[Tensor, "batch 5 2"]:
         """Image-left eye, image-right eye, nose tip, image-left and image-right mouth corner."""
@@ -93,12 +98,23 @@ class FaceLandmarker(nn.Module):
             regions: where the faces are, if known; otherwise the detector looks.
         """
         with torch.no_grad():
-            first, _, _ = self._mesh_pass(crops, regions or self._find(crops))
+            first, _, _ = self._mesh_pass(crops, regions or self.find(crops))
             region = around_points(first, first[:, EYE_LINE[0]], first[:, EYE_LINE[1]], MESH_SCALE)
         points, depth, confidence = self._mesh_pass(crops, region)
         return FaceLandmarks(self._refine_eyes(crops, points), depth, confidence)
 
-    def _find(self, crops: Tensor) -> Regions:
+    @torch.no_grad()
+    def confirm(
+        self, crops: Float[Tensor, "batch 3 size size"], points: Float[Tensor, "batch 478 2"]
+    ) -> Float[Tensor, " batch"]:
+        """Return FaceMesh's opinion, 0..1, that there is a face where landmarks of another kind were found."""
+        mesh = points.detach()[:, :468]
+        region = around_points(mesh, mesh[:, EYE_LINE[0]], mesh[:, EYE_LINE[1]], MESH_SCALE)
+        return self._mesh_pass(crops, region)[2]
+
+    @torch.no_grad()
+    def find(self, crops: Float[Tensor, "batch 3 size size"]) -> Regions:
+        """Return roughly where the face of each crop is and how it is turned."""
         found, scores = self.detector.locate(crops, EXPECTED_FACE)
         is_found = (scores > self.detector.min_score / 2)[:, None]
         centre = torch.where(is_found, found[:, 0], found.new_tensor(EXPECTED_FACE[:2]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -17,12 +17,15 @@ from galatea.errors import ConfigError
 from galatea.faces import identity
 from galatea.faces.detector import Detection, FaceDetector
 from galatea.faces.landmarks import FaceLandmarker, FaceLandmarks
+from galatea.faces.reader import RESOURCE, FaceReader
 from galatea.faces.segmentation import PersonMatte
 from galatea.faces.tflite import TFLiteGraph
 from galatea.images import to_tensor
 
 PACKS = ("open", "insightface")
 OPEN_WEIGHTS = ("blazeface_full_range", "facemesh", "iris", "selfie_segmentation", "dlib_face_recognition")
+READER_WEIGHTS = RESOURCE.removesuffix(".safetensors")
+"""The name of Galatea's own reader among the weights."""
 MIN_FACE_PX = 24.0
 """Smaller detections are dropped: neither landmarks nor an inversion can be had from them."""
 MIN_CONFIDENCE = 0.5
@@ -51,10 +54,13 @@ class DetectedFace:
 
 
 class FacePack:
-    """The open pack: MediaPipe's and dlib's networks as torch modules; other packs replace parts of it.
+    """The open pack: MediaPipe's and dlib's networks and Galatea's own reader; other packs replace parts of it.
+
+    MediaPipe finds faces and confirms them; what portrait crops show is read by Galatea's reader.
 
     Args:
         device: where the networks run.
+        use_reader: False leaves landmarks to MediaPipe's FaceMesh, which knows neither spread nor expression.
 
     Raises:
         WeightsError: the weights are not fetched.
@@ -62,16 +68,20 @@ class FacePack:
 
     name = "open"
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
+    def __init__(self, device: torch.device | str = "cpu", use_reader: bool = True) -> None:
         self.device = torch.device(device)
+        self.reader = FaceReader.load(self.device) if use_reader else None
         self.detector = FaceDetector(_graph("blazeface_full_range"))
         self.landmarker = FaceLandmarker(self.detector, _graph("facemesh"), _graph("iris")).to(self.device).eval()
+        if self.reader is not None:
+            self.reader.finder = self.landmarker.find
         self.matte = PersonMatte(_graph("selfie_segmentation")).to(self.device).eval()
         self.identity_net = identity.IdentityNet.load(weights.path("dlib_face_recognition")).to(self.device).eval()
 
     def models(self) -> tuple[weights.Part, ...]:
         """Facts of the models used, for provenance."""
-        return tuple(part for part in weights.parts() if part.name in OPEN_WEIGHTS)
+        used = OPEN_WEIGHTS if self.reader is None else (*OPEN_WEIGHTS, READER_WEIGHTS)
+        return tuple(part for part in weights.parts() if part.name in used)
 
     def detect(self, images: Sequence[UInt8[np.ndarray, "height width 3"]]) -> list[list[DetectedFace]]:
         """Find all faces of each photo, largest first; a photo without a face has an empty list in its place."""
@@ -93,9 +103,15 @@ class FacePack:
         return sorted(faces, key=lambda face: -face.area)
 
     def landmarks(self, crops: Float[Tensor, "batch 3 size size"]) -> FaceLandmarks:
-        """Landmarks of portrait crops in [-1, 1]; differentiable with respect to the crops."""
-        found: FaceLandmarks = self.landmarker(crops)
-        return found
+        """Landmarks of portrait crops in [-1, 1]; differentiable with respect to the crops.
+
+        Where the reader reads them, FaceMesh still says whether there is a face.
+        """
+        if self.reader is None:
+            found: FaceLandmarks = self.landmarker(crops)
+            return found
+        read = self.reader.landmarks(crops)
+        return replace(read, confidence=self.landmarker.confirm(crops, read.points))
 
     def segment(self, crops: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 1 size size"]:
         """How much of each pixel of portrait crops in [-1, 1] is the person, 0..1."""
@@ -114,7 +130,7 @@ class FacePack:
         Returns:
             Open pack: 128 numbers, Euclidean distance below 0.6 = same person; differentiable in the crops.
         """
-        points = (landmarks or self.landmarks(crops)).points
+        points = landmarks.points if landmarks is not None else self.landmarker(crops).points
         embedding: Tensor = self.identity_net(identity.face_chips(crops, points))
         return embedding
 

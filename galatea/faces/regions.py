@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,6 +21,19 @@ class Regions:
     side: Float[Tensor, " batch"]
     angle: Float[Tensor, " batch"]
     is_mirrored: Bool[Tensor, " batch"] | None = None
+
+    def select(self, rows: Int[Tensor, " rows"]) -> Regions:
+        """Return the regions of some images."""
+        mirrored = None if self.is_mirrored is None else self.is_mirrored[rows]
+        return Regions(self.centre[rows], self.side[rows], self.angle[rows], mirrored)
+
+    def replaced(self, rows: Int[Tensor, " rows"], other: Regions) -> Regions:
+        """Return the regions with some of them taken from `other`, in order; none may be mirrored."""
+        return Regions(
+            self.centre.index_copy(0, rows, other.centre),
+            self.side.index_copy(0, rows, other.side),
+            self.angle.index_copy(0, rows, other.angle),
+        )
 
     def axes(self) -> Float[Tensor, "batch 2 2"]:
         """Return (x axis, y axis) of each region as vectors of one side length in the image."""

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from galatea.cameras import FOCAL, PIVOT, RADIUS, intrinsics_matrix, pack_label
+from galatea.faces.reader import reader_correspondence
 from galatea.morphable.actions import ARKIT_ACTIONS
 from galatea.morphable.correspondence import NUM_MESH_POINTS, load_correspondence
 from galatea.morphable.landmark_energy import RIGID, FitSettings, LandmarkEnergy, project
@@ -25,12 +26,19 @@ RIGHT_IRIS, LEFT_IRIS = 468, 473
 """Iris centres behind the 468 mesh points; the person's right eye, which is the image-left one, comes first."""
 MAX_RESIDUAL = 0.06
 """A fit whose median landmark error is above this share of the inter-pupil distance shows another face, or none."""
+MIN_SPREAD = 0.008
+"""Landmarks count as no surer than this, in inter-pupil distances."""
 DISTANCE_RANGE = (1.4, 6.0)
 """Plausible distances of the camera (EG3D units); beyond, the crop does not hold a face of usual size."""
 
 
 class Landmarks(Protocol):
-    """What is needed of detected landmarks."""
+    """What is needed of detected landmarks.
+
+    Galatea's own reader also gives `spread` (batch, 478), each point's standard deviation in crop sides, and
+    `expression` (batch, 52): such landmarks lie exactly on the head model, count as they are sure, and their
+    expression is what the fit starts to believe in.
+    """
 
     @property
     def points(self) -> Float[Tensor, "batch 478 2"]:
@@ -73,8 +81,16 @@ class HeadFitter:
         Raises:
             WeightsError: if the built-in correspondence is missing or damaged.
         """
-        self.model = model if isinstance(model, LandmarkModel) else bake(model, load_correspondence())
+        self._head: LinearHead | None = None if isinstance(model, LandmarkModel) else model
+        self._baked: dict[bool, LandmarkModel] = {False: model} if isinstance(model, LandmarkModel) else {}
         self.settings = settings or FitSettings()
+
+    def model_for(self, landmarks: Landmarks) -> LandmarkModel:
+        """Return the head model at FaceMesh's landmarks, or at the reader's where they come with their spread."""
+        is_read = getattr(landmarks, "spread", None) is not None and self._head is not None
+        if is_read not in self._baked and self._head is not None:
+            self._baked[is_read] = bake(self._head, reader_correspondence() if is_read else load_correspondence())
+        return self._baked[is_read]
 
     def fit(self, landmarks: Landmarks, identity: Float[Tensor, "1 identity"] | None = None) -> HeadFit:
         """Fit every face of a batch on its own.
@@ -86,15 +102,19 @@ class HeadFitter:
         observed = observed_points(landmarks.points)
         usable = torch.isfinite(observed).all(dim=(1, 2))
         observed = torch.where(usable[:, None, None], observed, torch.full_like(observed, 0.5))
+        model = self.model_for(landmarks)
         if identity is None:
-            shape, points = self.model.identity_basis[..., : self.settings.num_identity], self.model.mean[None]
+            shape, points = model.identity_basis[..., : self.settings.num_identity], model.mean[None]
         else:
-            shape, points = self.model.identity_basis[..., :0], self.model.points(identity, torch.zeros(1, NUM_ACTIONS))
-        rigid = solve(self.energy(observed, points, None).problem(), _start(self.model, observed), max_iterations=10)
-        energy = self.energy(observed, points, shape)
-        start = torch.cat([rigid.parameters, torch.zeros(len(observed), energy.basis.shape[-1])], dim=1)
+            shape, points = model.identity_basis[..., :0], model.points(identity, torch.zeros(1, NUM_ACTIONS))
+        seen = Observation(observed, points, self._weight(model, landmarks), _expression(landmarks))
+        rigid = solve(self.energy(model, seen, None).problem(), _start(model, observed), max_iterations=10)
+        energy = self.energy(model, seen, shape)
+        expected = energy.expected[:, energy.basis.shape[-1] - NUM_ACTIONS :].expand(len(observed), -1)
+        rest = torch.zeros(len(observed), energy.basis.shape[-1] - NUM_ACTIONS)
+        start = torch.cat([rigid.parameters, rest, expected], dim=1)
         full = solve(energy.problem(), start, self.settings.max_iterations)
-        fit = self._result(energy, full.parameters, full.is_converged & usable)
+        fit = self._result(energy, full.parameters, full.is_converged & usable, model.num_identity)
         return fit if identity is None else replace(fit, identity=identity.expand(len(observed), -1))
 
     def fit_track(self, landmarks: Landmarks, max_identity_frames: int = 24) -> HeadFit:
@@ -106,36 +126,52 @@ class HeadFitter:
         """
         count = landmarks.points.shape[0]
         stride = max(1, -(-count // max_identity_frames))
-        sample = self.fit(_Points(landmarks.points[::stride]))
+        sample = self.fit(_every(landmarks, stride))
         weight = sample.is_converged.float() / sample.residual.clamp_min(1e-3).square()
         if not bool(sample.is_converged.any()):
             return self.fit(landmarks)
         identity = (weight[:, None] * sample.identity.nan_to_num()).sum(0, keepdim=True) / weight.sum()
         return self.fit(landmarks, identity)
 
-    def energy(self, observed: Tensor, points: Tensor, shape: Tensor | None) -> LandmarkEnergy:
+    def energy(self, model: LandmarkModel, seen: Observation, shape: Tensor | None) -> LandmarkEnergy:
         """Return the cost over pose, the identity directions `shape` and expression, or over pose alone (None)."""
         num_identity = 0 if shape is None else shape.shape[-1]
         num_actions = 0 if shape is None else NUM_ACTIONS
-        actions = self.model.expression_basis[..., :num_actions]
+        actions = model.expression_basis[..., :num_actions]
+        settings, is_read = self.settings, seen.expression is not None
 
         def each(identity: float, expression: float) -> Tensor:
             return torch.tensor([identity] * num_identity + [expression] * num_actions)
 
+        expected = torch.zeros(1, num_identity + num_actions)
+        if seen.expression is not None and num_actions:
+            expected = torch.cat([torch.zeros(len(seen.observed), num_identity), seen.expression], dim=1)
         return LandmarkEnergy(
-            points=points,
+            points=seen.points,
             basis=actions if shape is None else torch.cat([shape, actions], dim=-1),
-            weight=self.model.weight,
-            observed=observed,
-            pupil_distance=self.model.pupil_distance,
+            weight=seen.weight,
+            observed=seen.observed,
+            pupil_distance=model.pupil_distance,
             lower=each(-torch.inf, 0.0),
             upper=each(torch.inf, 1.0),
-            prior=each(1.0, self.settings.expression_sigma**-2),
-            sparsity=each(0.0, self.settings.expression_sparsity),
-            settings=self.settings,
+            prior=each(1.0, (settings.read_sigma if is_read else settings.expression_sigma) ** -2),
+            sparsity=each(0.0, 0.0 if is_read else settings.expression_sparsity),
+            expected=expected,
+            settings=settings,
         )
 
-    def _result(self, energy: LandmarkEnergy, parameters: Tensor, is_converged: Tensor) -> HeadFit:
+    def _weight(self, model: LandmarkModel, landmarks: Landmarks) -> Float[Tensor, "#batch points"]:
+        """Return each point's weight: the detector's usual one, or by the reader's own word in this picture."""
+        spread = getattr(landmarks, "spread", None)
+        if spread is None:
+            return model.weight[None]
+        ruler = FOCAL * model.pupil_distance / RADIUS
+        own = torch.cat([spread[:, :NUM_MESH_POINTS], spread[:, [RIGHT_IRIS, LEFT_IRIS]]], dim=1)
+        variance = (own.detach().float().cpu().nan_to_num(1.0) / ruler).clamp_min(MIN_SPREAD).square()
+        return self.settings.correlation / self.settings.read_correlation / variance
+
+    @staticmethod
+    def _result(energy: LandmarkEnergy, parameters: Tensor, is_converged: Tensor, num_identity: int) -> HeadFit:
         rows = torch.arange(parameters.shape[0])
         _, camera_points = energy.place(parameters, rows)
         # Residuals are reported in the pupil distance at the fitted depth; the solver's ruler is the usual depth's.
@@ -144,7 +180,7 @@ class HeadFitter:
         residual = error.median(dim=1).values * depth
         rotation, shift = parameters[:, :9].reshape(-1, 3, 3), parameters[:, 9:RIGID]
         is_near = (shift[:, 2] > DISTANCE_RANGE[0]) & (shift[:, 2] < DISTANCE_RANGE[1])
-        identity = torch.zeros(parameters.shape[0], self.model.num_identity)
+        identity = torch.zeros(parameters.shape[0], num_identity)
         num_fitted = energy.basis.shape[-1] - NUM_ACTIONS
         identity[:, :num_fitted] = parameters[:, RIGID : RIGID + num_fitted]
         return HeadFit(
@@ -158,8 +194,34 @@ class HeadFitter:
 
 
 @dataclass(frozen=True)
-class _Points:
+class Observation:
+    """What a fit explains: landmarks, the head's points at rest, weights, and the read expression, if any."""
+
+    observed: Float[Tensor, "batch points 2"]
+    points: Float[Tensor, "#batch points 3"]
+    weight: Float[Tensor, "#batch points"]
+    expression: Float[Tensor, "batch 52"] | None
+
+
+@dataclass(frozen=True)
+class _Every:
     points: Tensor
+    spread: Tensor | None
+    expression: Tensor | None
+
+
+def _every(landmarks: Landmarks, stride: int) -> _Every:
+    spread, expression = getattr(landmarks, "spread", None), getattr(landmarks, "expression", None)
+    return _Every(
+        landmarks.points[::stride],
+        None if spread is None else spread[::stride],
+        None if expression is None else expression[::stride],
+    )
+
+
+def _expression(landmarks: Landmarks) -> Float[Tensor, "batch 52"] | None:
+    expression = getattr(landmarks, "expression", None)
+    return None if expression is None else expression.detach().float().cpu().nan_to_num(0.0)
 
 
 def fit_heads(model: LinearHead | LandmarkModel, landmarks: Landmarks) -> HeadFit:

@@ -30,6 +30,8 @@ class FitSettings:
             little at exactly zero.
         distance_sigma: usual deviation of the camera's distance from 2.7.
         robust_scale: errors beyond as many standard deviations lose influence (Cauchy).
+        read_correlation: as `correlation`, for landmarks whose own spread is known.
+        read_sigma: standard deviation of coefficients that were read from the picture, around what was read.
         max_iterations: of the full problem; the pose alone is solved before.
     """
 
@@ -40,6 +42,8 @@ class FitSettings:
     distance_sigma: float = 0.15
     robust_scale: float = 3.0
     max_iterations: int = 40
+    read_correlation: float = 12.0
+    read_sigma: float = 0.12
 
 
 @dataclass(frozen=True)
@@ -49,22 +53,24 @@ class LandmarkEnergy:
     Attributes:
         points: at rest, world space; one set for all, or one for each face.
         basis: movement for a coefficient of one.
-        weight: of each point, 1 / variance in inter-pupil distances.
+        weight: of each point, 1 / variance in inter-pupil distances; one set for all, or one for each face.
         observed: normalised image coordinates.
         pupil_distance: world units, the ruler of errors.
         lower, upper, prior, sparsity: of the coefficients; prior is 1 / variance.
+        expected: the prior's mean; one set for all, or one for each face.
         settings: the rest.
     """
 
     points: Float[Tensor, "#batch points 3"]
     basis: Float[Tensor, "points 3 n"]
-    weight: Float[Tensor, "points"]
+    weight: Float[Tensor, "#batch points"]
     observed: Float[Tensor, "batch points 2"]
     pupil_distance: float
     lower: Float[Tensor, "n"]
     upper: Float[Tensor, "n"]
     prior: Float[Tensor, "n"]
     sparsity: Float[Tensor, "n"]
+    expected: Float[Tensor, "#batch n"]
     settings: FitSettings
 
     def problem(self) -> Problem:
@@ -83,7 +89,7 @@ class LandmarkEnergy:
     ) -> tuple[Float[Tensor, "batch points 3"], Float[Tensor, "batch points 3"]]:
         """Return the points turned about the pivot, and the same in camera coordinates."""
         moved = (parameters[:, RIGID:] @ self.basis.flatten(0, 1).T).reshape(len(parameters), -1, 3)
-        rest = self.points if self.points.shape[0] == 1 else self.points[rows]
+        rest = _of(self.points, rows)
         centred = rest - torch.tensor(PIVOT) + moved
         turned = centred @ parameters[:, :9].reshape(-1, 3, 3).transpose(1, 2)
         return turned, turned + parameters[:, None, 9:RIGID]
@@ -102,33 +108,35 @@ class LandmarkEnergy:
 
     def cost(self, parameters: Float[Tensor, "batch m"], rows: Tensor) -> Float[Tensor, "batch"]:
         """Return the negative log posterior."""
-        return self._total(parameters, self.errors(self.place(parameters, rows)[1], rows))
+        return self._total(parameters, self.errors(self.place(parameters, rows)[1], rows), rows)
 
-    def _total(self, parameters: Tensor, error: Tensor) -> Tensor:
-        squared, limit = error.square().sum(-1) * self.weight, self.settings.robust_scale**2
+    def _total(self, parameters: Tensor, error: Tensor, rows: Tensor) -> Tensor:
+        squared, limit = error.square().sum(-1) * _of(self.weight, rows), self.settings.robust_scale**2
         data = 0.5 * (limit * torch.log1p(squared / limit)).sum(1) / self.settings.correlation
         coeffs = parameters[:, RIGID:]
         distance = (parameters[:, RIGID - 1] - RADIUS) / self.settings.distance_sigma
-        prior = 0.5 * (coeffs.square() * self.prior).sum(1) + (coeffs * self.sparsity).sum(1)
+        away = coeffs - _of(self.expected, rows)
+        prior = 0.5 * (away.square() * self.prior).sum(1) + (coeffs * self.sparsity).sum(1)
         return data + prior + 0.5 * distance.square()
 
     def linearise(self, parameters: Float[Tensor, "batch m"], rows: Tensor) -> NormalEquations:
         """Return cost, gradient and Gauss-Newton Hessian (iteratively reweighted for the robust errors)."""
         turned, camera_points = self.place(parameters, rows)
         error = self.errors(camera_points, rows)
-        squared = error.square().sum(-1) * self.weight
-        robust = self.weight / (1 + squared / self.settings.robust_scale**2) / self.settings.correlation
+        weight = _of(self.weight, rows)
+        squared = error.square().sum(-1) * weight
+        robust = weight / (1 + squared / self.settings.robust_scale**2) / self.settings.correlation
         scale = robust.sqrt()[..., None]
         jacobian = self._jacobian(parameters, turned, camera_points, scale / self.ruler)
         residual = (error * scale).flatten(1)
         gradient = (jacobian.transpose(1, 2) @ residual[..., None])[..., 0]
         hessian = jacobian.transpose(1, 2) @ jacobian
-        gradient[:, 6:] += parameters[:, RIGID:] * self.prior + self.sparsity
+        gradient[:, 6:] += (parameters[:, RIGID:] - _of(self.expected, rows)) * self.prior + self.sparsity
         gradient[:, 5] += (parameters[:, RIGID - 1] - RADIUS) / self.settings.distance_sigma**2
         diagonal = hessian.diagonal(dim1=1, dim2=2)
         diagonal[:, 6:] += self.prior
         diagonal[:, 5] += 1 / self.settings.distance_sigma**2
-        return NormalEquations(self._total(parameters, error), gradient, hessian)
+        return NormalEquations(self._total(parameters, error, rows), gradient, hessian)
 
     def _jacobian(
         self,
@@ -154,6 +162,11 @@ class LandmarkEnergy:
 def project(camera_points: Float[Tensor, "batch points 3"]) -> Float[Tensor, "batch points 2"]:
     """Return normalised image coordinates."""
     return FOCAL * camera_points[..., :2] / camera_points[..., 2:].clamp_min(MIN_DEPTH) + 0.5
+
+
+def _of(values: Float[Tensor, "#batch *n"], rows: Tensor) -> Float[Tensor, "#rows *n"]:
+    """Return the rows of per-face values; values that all faces share stay as they are."""
+    return values if values.shape[0] == 1 else values[rows]
 
 
 def retract(parameters: Float[Tensor, "batch m"], step: Float[Tensor, "batch n"]) -> Float[Tensor, "batch m"]:

@@ -18,6 +18,12 @@ def pack(weights: Path) -> FacePack:
 
 
 @pytest.fixture(scope="session")
+def mesh_pack(weights: Path) -> FacePack:
+    """A pack whose landmarks are MediaPipe's."""
+    return FacePack(use_reader=False)
+
+
+@pytest.fixture(scope="session")
 def group_photo() -> np.ndarray:
     """Six people, in the photo that ships with insightface."""
     return decode_image((Path(insightface.__file__).parent / "data" / "images" / "t1.jpg").read_bytes())

@@ -1,4 +1,4 @@
-"""Landmarks sit on the face, follow it, and carry gradients."""
+"""MediaPipe's landmarks sit on the face, follow it, and carry gradients."""
 
 import math
 
@@ -13,9 +13,9 @@ from galatea.faces.regions import Regions, around_points
 pytestmark = pytest.mark.weights
 
 
-def test_points_are_in_mediapipe_order(pack: FacePack, astronaut_crop: torch.Tensor) -> None:
+def test_points_are_in_mediapipe_order(mesh_pack: FacePack, astronaut_crop: torch.Tensor) -> None:
     with torch.no_grad():
-        found = pack.landmarks(astronaut_crop)
+        found = mesh_pack.landmarks(astronaut_crop)
     points = found.points[0]
     assert points.shape == (478, 2)
     assert found.depth.shape == (1, 468)
@@ -30,9 +30,9 @@ def test_points_are_in_mediapipe_order(pack: FacePack, astronaut_crop: torch.Ten
         assert 0.005 < radius.mean() < 0.03
 
 
-def test_irises_are_dark_and_centred(pack: FacePack, astronaut_crop: torch.Tensor) -> None:
+def test_irises_are_dark_and_centred(mesh_pack: FacePack, astronaut_crop: torch.Tensor) -> None:
     with torch.no_grad():
-        points = pack.landmarks(astronaut_crop).points[0]
+        points = mesh_pack.landmarks(astronaut_crop).points[0]
     for iris in (468, 473):
         x, y = (points[iris] * 512).round().int().tolist()
         around = astronaut_crop[0, :, y - 20 : y + 21, x - 20 : x + 21].mean(0)
@@ -40,35 +40,35 @@ def test_irises_are_dark_and_centred(pack: FacePack, astronaut_crop: torch.Tenso
 
 
 @pytest.mark.parametrize("angle", [-40.0, 25.0])
-def test_landmarks_turn_with_the_face(pack: FacePack, astronaut_crop: torch.Tensor, angle: float) -> None:
+def test_landmarks_turn_with_the_face(mesh_pack: FacePack, astronaut_crop: torch.Tensor, angle: float) -> None:
     region = Regions(torch.full((1, 2), 0.5), torch.ones(1), torch.tensor([math.radians(angle)]))
     with torch.no_grad():
-        upright = pack.landmarks(astronaut_crop).points
-        turned = region.to_image(pack.landmarks(region.cut(astronaut_crop, 512)).points)
+        upright = mesh_pack.landmarks(astronaut_crop).points
+        turned = region.to_image(mesh_pack.landmarks(region.cut(astronaut_crop, 512)).points)
     eyes = (upright[0, 468] - upright[0, 473]).norm()
     assert (turned - upright).norm(dim=-1).median() < 0.05 * eyes
 
 
-def test_mirrored_face_has_mirrored_irises(pack: FacePack, astronaut_crop: torch.Tensor) -> None:
+def test_mirrored_face_has_mirrored_irises(mesh_pack: FacePack, astronaut_crop: torch.Tensor) -> None:
     with torch.no_grad():
-        points = pack.landmarks(torch.cat([astronaut_crop, astronaut_crop.flip(3)])).points
+        points = mesh_pack.landmarks(torch.cat([astronaut_crop, astronaut_crop.flip(3)])).points
     mirrored = torch.stack([1 - points[1, :, 0], points[1, :, 1]], -1)
     eyes = (points[0, 468] - points[0, 473]).norm()
     assert (mirrored[[473, 468]] - points[0, [468, 473]]).norm(dim=1).max() < 0.05 * eyes
 
 
-def test_crops_in_a_batch_do_not_mix(pack: FacePack, astronaut_crop: torch.Tensor) -> None:
+def test_crops_in_a_batch_do_not_mix(mesh_pack: FacePack, astronaut_crop: torch.Tensor) -> None:
     blank = torch.zeros_like(astronaut_crop)
     with torch.no_grad():
-        alone = pack.landmarks(astronaut_crop)
-        together = pack.landmarks(torch.cat([blank, astronaut_crop, astronaut_crop.flip(3)]))
+        alone = mesh_pack.landmarks(astronaut_crop)
+        together = mesh_pack.landmarks(torch.cat([blank, astronaut_crop, astronaut_crop.flip(3)]))
     assert together.confidence[0] < 0.5
     assert torch.allclose(together.points[1], alone.points[0], atol=1e-4)
 
 
-def test_gradients_reach_the_crop(pack: FacePack, astronaut_crop: torch.Tensor) -> None:
+def test_gradients_reach_the_crop(mesh_pack: FacePack, astronaut_crop: torch.Tensor) -> None:
     crop = astronaut_crop.clone().requires_grad_()
-    points = pack.landmarks(crop).points
+    points = mesh_pack.landmarks(crop).points
     for part in (points[:, :468], points[:, 468:]):
         (gradient,) = torch.autograd.grad(part.sum(), crop, retain_graph=True)
         assert gradient.isfinite().all()

@@ -137,7 +137,7 @@ def test_unknown_pack_is_a_configuration_error() -> None:
 def test_open_pack_states_its_models(pack: FacePack) -> None:
     facts = pack.models()
     assert {part.name for part in facts} == {
-        "blazeface_full_range", "facemesh", "iris", "selfie_segmentation", "dlib_face_recognition",
+        "blazeface_full_range", "facemesh", "iris", "selfie_segmentation", "dlib_face_recognition", "face_reader",
     }  # fmt: skip
     assert all(part.is_commercial_use_allowed and part.is_installed for part in facts)
 

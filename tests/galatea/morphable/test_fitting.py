@@ -106,9 +106,10 @@ def test_gradient_is_that_of_the_cost():
     landmarks = seen(FACE, torch.ones(2, 5), torch.full((2, 52), 0.3), orbit(torch.tensor([10.0, -5]), torch.zeros(2)))
     settings = FitSettings()
     energy = LandmarkEnergy(
-        points=FACE.mean[None], basis=FACE.expression_basis, weight=FACE.weight,
+        points=FACE.mean[None], basis=FACE.expression_basis, weight=FACE.weight * torch.tensor([[1.0], [0.5]]),
         observed=observed_points(landmarks.points), pupil_distance=0.17, lower=torch.zeros(52), upper=torch.ones(52),
         prior=torch.full((52,), 4.0), sparsity=torch.full((52,), 0.3), settings=settings,
+        expected=torch.tensor([[0.2], [0.6]]).expand(2, 52),
     )  # fmt: skip
     rows = torch.arange(2)
     rotation = torch.tensor([1.0, 0, 0, 0, -1, 0, 0, 0, -1]).expand(2, 9)

@@ -1,0 +1,160 @@
+"""A second, closer look at eyes and mouth: where it is cut, and the small networks that read it.
+
+Both networks read landmarks of their own in patch coordinates, actions, and (eyes) gaze; they are told the head's pose.
+The person's left eye is mirrored, so that one network serves both eyes and no side is preferred.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from galatea.faces.landmarks import EYE_POINTS
+from galatea.faces.regions import Regions
+from galatea.morphable.actions import ACTION_INDEX, ARKIT_ACTIONS
+
+PATCH_SIZE = 48
+EYE_SIDE, EYE_RAISE, MOUTH_SIDE, MOUTH_DROP = 0.38, 0.1, 0.5, 0.06
+"""Sides of patches in region sides (for a head of usual size); patches lie this share of their side above the middle of
+the eyelids, and below the middle of the lips: brows and chin belong to them."""
+RIGHT_EYE = (*EYE_POINTS[0], 468, 469, 470, 471, 472)
+LEFT_EYE = (*EYE_POINTS[1], 473, 474, 475, 476, 477)
+"""Points that are read from eye patches: contour, halos, brow, iris; the right eye is the image-left one."""
+NUM_CONTOUR = 16
+EYE_ACTIONS = ("browDown", "browOuterUp", "cheekSquint", "eyeBlink", "eyeLookDown", "eyeLookIn", "eyeLookOut",
+               "eyeLookUp", "eyeSquint", "eyeWide")  # fmt: skip
+"""Actions of one side that eye patches show; browInnerUp comes behind them."""
+OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
+# fmt: off
+MOUTH_POINTS = (
+    0, 11, 12, 13, 14, 15, 16, 17, 18, 32, 37, 38, 39, 40, 41, 42, 43, 61, 62, 72, 73, 74, 76, 77, 78, 80, 81, 82, 83,
+    84, 85, 86, 87, 88, 89, 90, 91, 92, 95, 96, 106, 140, 146, 149, 164, 165, 167, 178, 179, 180, 181, 182, 183, 184,
+    185, 186, 191, 194, 199, 200, 201, 204, 208, 211, 262, 267, 268, 269, 270, 271, 272, 273, 291, 292, 302, 303, 304,
+    306, 307, 308, 310, 311, 312, 313, 314, 315, 316, 317, 318, 319, 320, 321, 322, 324, 325, 335, 369, 375, 378, 391,
+    393, 402, 403, 404, 405, 406, 407, 408, 409, 410, 415, 418, 421, 424, 428, 431,
+)
+# fmt: on
+"""Points of lips, chin and the skin between nose and mouth."""
+MOUTH_ACTIONS = tuple(
+    index for index, name in enumerate(ARKIT_ACTIONS) if name.startswith(("mouth", "jaw", "tongue", "cheek", "noseS"))
+)
+WIDTHS, SQUEEZE, HIDDEN = (32, 64, 96), 40, 192
+
+
+def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """Return a 3x3 convolution with batch normalisation, which `fold_normalisation` removes for use."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs))
+
+
+class Block(nn.Module):
+    """Two convolutions beside a shortcut (He et al. 2016)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = convolution(width, width), convolution(width, width)
+
+    def forward(self, x: Float[Tensor, "batch width h w"]) -> Float[Tensor, "batch width h w"]:
+        """Return x plus what the convolutions add."""
+        result: Tensor = torch.relu(x + self.second(torch.relu(self.first(x))))
+        return result
+
+
+class SecondLook(nn.Module):
+    """Reads patches of 48 x 48 pixels in [-1, 1].
+
+    Args:
+        mean_points: where the points usually are, patch coordinates.
+        num_numbers: outputs beside points and their uncertainty.
+    """
+
+    mean_points: Tensor
+
+    def __init__(self, mean_points: Float[Tensor, "points 2"], num_numbers: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_points", mean_points)
+        layers: list[nn.Module] = []
+        width = 3
+        for wider in WIDTHS:
+            layers += [convolution(width, wider, 2), nn.ReLU(), Block(wider)]
+            width = wider
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, SQUEEZE, 1), nn.ReLU(), nn.Flatten())
+        self.hidden = nn.Sequential(nn.Linear(SQUEEZE * (PATCH_SIZE // 8) ** 2 + 6, HIDDEN), nn.ReLU())
+        self.out = last_layer(HIDDEN, len(mean_points) * 3 + num_numbers)
+
+    def forward(
+        self, patches: Float[Tensor, "batch 3 48 48"], rotation: Float[Tensor, "batch 3 3"]
+    ) -> tuple[Float[Tensor, "batch points 2"], Float[Tensor, "batch points"], Float[Tensor, "batch numbers"]]:
+        """Return points in patch coordinates, the logarithm of their standard deviation, and the other numbers."""
+        pose = rotation[..., :2].transpose(1, 2).flatten(1)
+        features = self.layers(patches)
+        raw = precise(self.out, self.hidden(torch.cat([features, pose.to(features.dtype)], 1)))
+        num = len(self.mean_points)
+        seen = raw[:, : num * 3].reshape(-1, num, 3)
+        return self.mean_points + 0.25 * seen[..., :2], (seen[..., 2] - 3.0).clamp(-7, 1), raw[:, num * 3 :]
+
+
+def last_layer(inputs: int, outputs: int) -> nn.Linear:
+    """Return a layer that starts out saying almost nothing."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def precise(layer: nn.Linear, hidden: Tensor) -> Tensor:
+    """Apply a last layer in float32 also where the rest runs in bfloat16, whose steps are coarser than a pixel."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        result: Tensor = layer(hidden.to(layer.weight.dtype))
+    return result
+
+
+def eye_patches(points: Float[Tensor, "batch 478 2"], log_scale: Float[Tensor, "batch"]) -> Regions:
+    """Return squares around the right and the left eye of each face (rows in turn), the left one mirrored.
+
+    Args:
+        points: landmarks in coordinates of an upright region.
+        log_scale: logarithm of the head's size in that region.
+    """
+    index = torch.tensor([RIGHT_EYE[:NUM_CONTOUR], LEFT_EYE[:NUM_CONTOUR]], device=points.device)
+    side = (EYE_SIDE * torch.exp(log_scale)).repeat_interleave(2)
+    centre = points[:, index].mean(2).flatten(0, 1)
+    raised = torch.stack([torch.zeros_like(side), -EYE_RAISE * side], 1)
+    is_left = torch.tensor([False, True], device=points.device).repeat(len(points))
+    return Regions(centre + raised, side, torch.zeros_like(side), is_left)
+
+
+def mouth_patches(points: Float[Tensor, "batch 478 2"], log_scale: Float[Tensor, "batch"]) -> Regions:
+    """Return squares around the mouths."""
+    side = MOUTH_SIDE * torch.exp(log_scale)
+    lowered = torch.stack([torch.zeros_like(side), MOUTH_DROP * side], 1)
+    return Regions(points[:, list(OUTER_LIPS)].mean(1) + lowered, side, torch.zeros_like(side))
+
+
+def eye_action_index() -> Int[Tensor, "2 actions"]:
+    """Return, for the right and the left eye, the numbers of the actions that eye patches show."""
+    return torch.tensor(
+        [
+            [*(ACTION_INDEX[name + side] for name in EYE_ACTIONS), ACTION_INDEX["browInnerUp"]]
+            for side in ("Right", "Left")
+        ]
+    )
+
+
+def mirrored_rotation(rotation: Float[Tensor, "batch 3 3"]) -> Float[Tensor, "batch 3 3"]:
+    """Return the pose of the mirrored head."""
+    flip = rotation.new_tensor([-1.0, 1.0, 1.0])
+    return flip[:, None] * rotation * flip
+
+
+def new_looks(mean_points: Float[Tensor, "478 2"]) -> tuple[SecondLook, SecondLook]:
+    """Return untrained networks for eyes and mouth.
+
+    Args:
+        mean_points: where the mean head's landmarks are seen in a frontal region.
+    """
+    usual, zero = mean_points[None], torch.zeros(1)
+    eye = eye_patches(usual, zero)
+    right = Regions(eye.centre[:1], eye.side[:1], eye.angle[:1]).to_region(usual[:, list(RIGHT_EYE)])[0]
+    mouth = mouth_patches(usual, zero).to_region(usual[:, list(MOUTH_POINTS)])[0]
+    return SecondLook(right, len(EYE_ACTIONS) + 4), SecondLook(mouth, len(MOUTH_ACTIONS))
