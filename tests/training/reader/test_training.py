@@ -1,0 +1,147 @@
+"""Examples from made-up renders, the loss, a few steps of training, and the weights that come out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file
+
+from galatea.faces.reader import FaceReader
+from galatea.faces.reader_network import FirstLook, FirstReading
+from galatea.morphable.actions import mirror_permutation
+from galatea.morphable.head import HeadModel
+from training.reader.export import calibrate, reader_tensors
+from training.reader.labels import LabelModel, mean_points
+from training.reader.losses import losses
+from training.reader.patches import PatchExamples
+from training.reader.pictures import Shards, make_example, mirrored
+from training.reader.render import mixed_expression, tight_cameras
+from training.reader.train import Training
+from training.reader.train_second_look import Looks, loss
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shards of made-up pictures: a bright disc as a head."""
+    out = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:160, :160]
+    disc = ((x - 80) ** 2 + (y - 80) ** 2 < 55**2).astype(np.uint8)
+    for number in (42 * 39, 42 * 40):
+        arrays = {
+            "rgb": rng.integers(60, 200, (4, 160, 160, 3)).astype(np.uint8),
+            "alpha": np.stack([255 * disc] * 4),
+            "part": np.stack([disc] * 4),
+            "camera": tight_cameras(rng, 4),
+            "identity": rng.normal(0, 1, (4, 100)).astype(np.float32),
+            "expression": np.stack([mixed_expression(rng) for _ in range(4)]),
+            "person": np.arange(4),
+        }
+        save_arrays(arrays, out / f"pictures-{number:09d}.safetensors")
+    return out
+
+
+def batch_of(folder: Path, labels: LabelModel, num: int = 2) -> dict[str, torch.Tensor]:
+    rng, shards = np.random.default_rng(1), Shards(folder, is_held_out=False)
+    rows = [make_example(shards.read(row), labels, rng).tensors() for row in range(num)]
+    return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+
+
+def test_some_shards_are_kept_from_training(folder: Path) -> None:
+    training, held_out = Shards(folder, is_held_out=False), Shards(folder, is_held_out=True)
+    assert len(training) == len(held_out) == 4
+    assert not np.allclose(training.read(0).identity, held_out.read(0).identity)
+
+
+def test_the_same_seed_makes_the_same_example(folder: Path, labels: LabelModel) -> None:
+    render = Shards(folder, is_held_out=False).read(1)
+    first, second = (make_example(render, labels, np.random.default_rng(3)).tensors() for _ in range(2))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert first["image"].shape == (3, 128, 128)
+
+
+def test_plain_mirrored_render_is_the_mirrored_picture(folder: Path, head: HeadModel) -> None:
+    render = Shards(folder, is_held_out=False).read(2)
+    other = mirrored(render, head)
+    assert np.array_equal(other.rgba[:, ::-1], render.rgba)
+    assert np.array_equal(mirrored(other, head).expression, render.expression)
+    assert np.allclose(mirrored(other, head).camera, render.camera)
+
+
+def test_true_readings_have_the_smallest_loss(folder: Path, labels: LabelModel) -> None:
+    batch = batch_of(folder, labels)
+    true = {name: batch[name] for name in ("points", "rotation", "centre", "log_scale")}
+    sigma = torch.full((2, 478), -4.0)
+    perfect = losses(FirstReading(log_sigma=sigma, **true), batch)
+    worse = losses(FirstReading(log_sigma=sigma, **{name: value + 0.1 for name, value in true.items()}), batch)
+    for name, value in perfect.items():
+        assert value.mean() < worse[name].mean()
+    assert all(perfect[name].abs().max() < 1e-9 for name in ("rotation", "place"))
+
+
+def test_training_goes_on_from_its_last_state(folder: Path, labels: LabelModel, tmp_path: Path) -> None:
+    batch = batch_of(folder, labels)
+    training = Training(tmp_path, seconds=100.0)
+    training.spent = 20.0
+    parts = training.step(batch)
+    assert all(np.isfinite(value) for value in parts.values())
+    training.save()
+    resumed = Training(tmp_path, seconds=100.0)
+    assert (resumed.spent, resumed.seen) == (training.spent, training.seen)
+    for name, value in training.network.state_dict().items():
+        assert torch.equal(resumed.network.state_dict()[name], value)
+
+
+def test_exported_reader_says_what_the_trained_networks_say(head: HeadModel) -> None:
+    torch.manual_seed(0)
+    mean = torch.from_numpy(mean_points(head))
+    first, looks = FirstLook(mean), Looks(mean)
+    picture, patch, pose = torch.rand(2, 3, 128, 128) * 2 - 1, torch.rand(2, 3, 48, 48) * 2 - 1, torch.eye(3)[None]
+    first(picture)
+    looks.mouth(patch, pose.expand(2, 3, 3))
+    first.eval(), looks.eval()
+    with torch.no_grad():
+        expected, lips = first(picture), looks.mouth(patch, pose.expand(2, 3, 3))[0]
+        reader = FaceReader.from_tensors(reader_tensors(first.state_dict(), looks.state_dict(), head))
+        assert torch.allclose(reader.first(picture).points, expected.points, atol=1e-4)
+        assert torch.allclose(reader.mouth(patch, pose.expand(2, 3, 3))[0], lips, atol=1e-4)
+
+
+def test_second_looks_learn_from_patches(folder: Path, head: HeadModel) -> None:
+    looks = Looks(torch.from_numpy(mean_points(head)))
+    examples = iter(PatchExamples(folder, 1))
+    rows = [next(examples) for _ in range(2)]
+    batch = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+    assert batch["eyes"].shape == (2, 2, 3, 48, 48)
+    optimizer = torch.optim.AdamW(looks.parameters(), lr=1e-3)
+    totals = []
+    for _ in range(6):
+        total, parts = loss(looks, batch)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(total.item())
+    assert totals[-1] < totals[0]
+    assert all(np.isfinite(value) for value in parts.values())
+
+
+def test_calibration_stretches_what_a_regression_shrinks() -> None:
+    generator = torch.Generator().manual_seed(0)
+    true = (torch.rand(2000, 52, generator=generator) - 0.5).clamp_min(0) * 2
+    mirror = list(mirror_permutation())
+    read = 0.7 * true + 0.05 + 0.01 * torch.randn(true.shape, generator=generator)
+    table = calibrate(read, true)
+    stretched = read * table[0] + table[1]
+    assert torch.allclose(table[:, mirror], table)
+    assert (stretched - true).abs().mean() < 0.03
+
+
+def test_saved_average_is_a_network_of_its_own(folder: Path, labels: LabelModel, tmp_path: Path) -> None:
+    training = Training(tmp_path, seconds=100.0)
+    training.spent = 50.0
+    training.step(batch_of(folder, labels))
+    training.save()
+    average = load_file(tmp_path / "average.safetensors")
+    assert average.keys() == training.network.state_dict().keys()

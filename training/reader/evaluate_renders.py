@@ -1,0 +1,141 @@
+"""How well the reader reads renders that nothing was trained or calibrated on: landmarks, pose, actions, gaze."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from galatea.cameras import project, view_angles
+from galatea.faces.landmarks import FaceLandmarks
+from galatea.faces.packs import FacePack
+from galatea.faces.reader import FaceReader
+from galatea.faces.reading import FaceReading
+from galatea.images import to_tensor
+from galatea.morphable.actions import ACTION_INDEX, ARKIT_ACTIONS
+from galatea.morphable.fitting import HeadFit, HeadFitter
+from galatea.morphable.head import HeadModel
+from training.heads.shards import read_shard
+from training.reader.backgrounds import background
+from training.reader.labels import bake_labels
+
+BATCH = 16
+GROUPS = ("jawOpen", "mouthSmile", "eyeBlink", "browInnerUp", "mouthPucker", "mouthFrown", "mouthFunnel",
+          "eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeLookDown")  # fmt: skip
+"""Actions with thresholds; both sides of a pair are judged together."""
+OPEN_BELOW = 0.4
+"""Gaze is judged where the eyes are open at least this much."""
+
+
+@dataclass(frozen=True)
+class Renders:
+    """Held-out renders on procedural backgrounds, with their labels."""
+
+    crops: Float[Tensor, "n 3 s s"]
+    identity: Float[Tensor, "n 100"]
+    expression: Float[Tensor, "n 52"]
+    camera: Float[Tensor, "n 25"]
+    points: Float[Tensor, "n 478 2"]
+    gaze: Float[Tensor, "n 2 3"]
+    pupil_distance: Float[Tensor, "n"]
+
+    @property
+    def angles_deg(self) -> Float[Tensor, "n 3"]:
+        """Yaw, pitch, roll."""
+        angles = view_angles(self.camera)
+        return torch.stack([angles.yaw_deg, angles.pitch_deg, angles.roll_deg], 1)
+
+
+def load_renders(folder: Path, model: HeadModel, limit: int | None = None) -> Renders:
+    """Read the renders of a folder of `training.heads.render` and put them on backgrounds."""
+    rng = np.random.default_rng(11)
+    labels = bake_labels(model)
+    crops: list[np.ndarray] = []
+    columns: dict[str, list[Tensor]] = {name: [] for name in ("identity", "expression", "camera")}
+    for path in sorted(folder.glob("*.safetensors")):
+        arrays, _ = read_shard(path)
+        for row in range(len(arrays["rgb"])):
+            size = arrays["rgb"].shape[1]
+            alpha = arrays["alpha"][row][..., None] / 255.0
+            behind = np.kron(background(rng), np.ones((size // 128, size // 128, 1)))
+            crops.append((arrays["rgb"][row] * alpha + 255 * behind * (1 - alpha)).round().astype(np.uint8))
+        for name, values in columns.items():
+            values.append(torch.from_numpy(arrays[name]))
+    identity, expression, camera = (torch.cat(values)[:limit] for values in columns.values())
+    world = torch.from_numpy(
+        np.stack([labels.points(i, e) for i, e in zip(identity.numpy(), expression.numpy(), strict=True)])
+    ).float()
+    points, depth = project(world, camera)
+    pupils, eyes = world[:, [468, 473]], world[:, 478:]
+    rotation = camera[:, :16].reshape(-1, 4, 4)[:, :3, :3]
+    focal = camera[:, 16]
+    distance = (world[:, 468] - world[:, 473]).norm(dim=1) * focal / depth[:, [468, 473]].mean(1)
+    gaze = torch.nn.functional.normalize((pupils - eyes) @ rotation, dim=-1)
+    return Renders(to_tensor(crops[:limit]), identity, expression, camera, points[:, :478], gaze, distance)
+
+
+def _joined(parts: list[FaceReading]) -> FaceReading:
+    return FaceReading(*(torch.cat([getattr(p, name) for p in parts]) for name in FaceReading.__dataclass_fields__))
+
+
+@torch.no_grad()
+def read_all(reader: FaceReader, crops: Float[Tensor, "n 3 s s"]) -> FaceReading:
+    """Read many crops in batches."""
+    return _joined([reader.read(crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)])
+
+
+@torch.no_grad()
+def facemesh_fit(crops: Float[Tensor, "n 3 s s"], fitter: HeadFitter) -> tuple[HeadFit, Tensor]:
+    """Return the fit of FaceMesh's landmarks, as it was done before there was a reader, and the landmarks."""
+    pack = FacePack(use_reader=False)
+    points = torch.cat([pack.landmarks(crops[start : start + BATCH]).points for start in range(0, len(crops), BATCH)])
+    return fitter.fit(FaceLandmarks(points, points[..., 0], points[:, 0, 0])), points
+
+
+def measure(reading: FaceReading, renders: Renders) -> dict[str, float]:
+    """Return the figures of a reading."""
+    true = renders.angles_deg
+    near, wide = true[:, 0].abs() <= 30, true[:, 0].abs() <= 45
+    error = (reading.points - renders.points).norm(dim=-1) / renders.pupil_distance[:, None]
+    scaled = (reading.points - renders.points).norm(dim=-1) / reading.sigma
+    result = {
+        "landmark_error_mean": float(error[near].mean()),
+        "landmark_error_median": float(error[near].median()),
+        "sigma_ratio": float(scaled[near].median() / 1.1774),
+        **pose_figures(reading.angles_deg(), true, wide),
+        **action_figures(reading.expression, renders.expression),
+    }
+    blink = renders.expression[:, [ACTION_INDEX["eyeBlinkRight"], ACTION_INDEX["eyeBlinkLeft"]]]
+    cosine = (reading.gaze * renders.gaze).sum(-1).clamp(-1, 1)
+    result["gaze_error_deg"] = float(torch.rad2deg(torch.acos(cosine))[(blink < OPEN_BELOW) & near[:, None]].mean())
+    return result
+
+
+def pose_figures(found: Float[Tensor, "n 3"], true: Float[Tensor, "n 3"], chosen: Tensor) -> dict[str, float]:
+    """Return mean absolute errors of the angles in degrees."""
+    error = (found - true)[chosen].abs().mean(0)
+    return {f"{name}_error_deg": float(value) for name, value in zip(("yaw", "pitch", "roll"), error, strict=True)}
+
+
+def action_figures(read: Float[Tensor, "n 52"], true: Float[Tensor, "n 52"]) -> dict[str, float]:
+    """Return correlation and slope (of read on true values) of each group of actions; closed eyes do not look."""
+    result = {}
+    for group in GROUPS:
+        given, seen = [], []
+        for index, name in enumerate(ARKIT_ACTIONS):
+            if name.startswith(group):
+                chosen = torch.ones(len(true), dtype=torch.bool)
+                if group.startswith("eyeLook"):
+                    side = "Left" if name.endswith("Left") else "Right"
+                    chosen = true[:, ACTION_INDEX[f"eyeBlink{side}"]] < OPEN_BELOW
+                given.append(true[chosen, index])
+                seen.append(read[chosen, index])
+        x, y = torch.cat(given), torch.cat(seen)
+        x, y = x - x.mean(), y - y.mean()
+        result[f"{group}_correlation"] = float((x * y).sum() / (x.norm() * y.norm()).clamp_min(1e-9))
+        result[f"{group}_slope"] = float((x * y).sum() / x.square().sum())
+    return result

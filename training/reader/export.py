@@ -1,0 +1,139 @@
+"""Writes the reader's weights: `python -m training.reader.export --run DIR --looks DIR --pictures DIR`.
+
+Folds the batch normalisation, calibrates actions and uncertainties on held-out renders (those that training never
+reads), adds the landmarks' mirror pairs and their places on the head model, and stores float16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from galatea.faces.reader import RESOURCE, FaceReader
+from galatea.faces.reader_network import FirstLook, fold_normalisation
+from galatea.faces.regions import Regions
+from galatea.morphable.actions import mirror_permutation
+from galatea.morphable.head import HeadModel
+from training.reader.labels import bake_labels, mean_points, mirror_landmarks, places
+from training.reader.pictures import Shards, make_example, mirrored
+from training.reader.train_second_look import Looks
+
+NUM_EXAMPLES, BATCH = 1000, 50
+MIN_CORRELATION, SLOPE_RANGE = 0.4, (0.6, 1.2)
+"""Actions that are read worse than this keep the network's own scale; others are stretched within these bounds."""
+OFFSET_BELOW = 0.02
+"""An action counts as resting below this when the resting value is measured."""
+
+
+def folded(network: nn.Module, weights: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Return a network's weights without batch normalisation, under the names of the reader's file."""
+    network.load_state_dict(weights)
+    fold_normalisation(network.eval())
+    return {f"{part}.{name}": value.detach() for name, value in network.state_dict().items()}
+
+
+def reader_tensors(first: dict[str, Tensor], looks: dict[str, Tensor], model: HeadModel) -> dict[str, Tensor]:
+    """Return the folded networks and everything that belongs to them, uncalibrated."""
+    mean = torch.from_numpy(mean_points(model))
+    second = Looks(mean)
+    second.load_state_dict(looks)
+    vertex, weight = places(model)
+    return {
+        **folded(FirstLook(mean), first, "first"),
+        **folded(second.eyes, second.eyes.state_dict(), "eyes"),
+        **folded(second.mouth, second.mouth.state_dict(), "mouth"),
+        "mirror": torch.from_numpy(mirror_landmarks()),
+        "vertex": vertex,
+        "barycentric": weight,
+        "calibration": torch.stack([torch.ones(52), torch.zeros(52)]),
+        "sigma_scale": torch.ones(()),
+    }
+
+
+@torch.no_grad()
+def held_out(
+    tensors: dict[str, Tensor], pictures: Path, model: HeadModel, num: int
+) -> tuple[Float[Tensor, "n 52"], Float[Tensor, "n 52"], Float[Tensor, "n 478"]]:
+    """Return read and true coefficients, and landmark errors in standard deviations, of held-out renders.
+
+    The pictures are clear, on backgrounds, as most photos are.
+    """
+    wide = {**tensors, "calibration": torch.stack([torch.full((52,), 0.5), torch.full((52,), 0.25)])}
+    reader, labels = FaceReader.from_tensors(wide), bake_labels(model)
+    shards, rng = Shards(pictures, is_held_out=True), np.random.default_rng(5)
+    read, true, ratio = [], [], []
+    for _ in range(0, num, BATCH):
+        renders = [shards.read(int(n)) for n in rng.integers(len(shards), size=BATCH)]
+        renders = [mirrored(r, model) if row % 2 else r for row, r in enumerate(renders)]
+        examples = [make_example(r, labels, rng, is_plain=True).tensors() for r in renders]
+        image = torch.from_numpy(np.stack([e["image"] for e in examples])).float() / 127.5 - 1
+        whole = Regions(torch.full((BATCH, 2), 0.5), torch.ones(BATCH), torch.zeros(BATCH))
+        roll = torch.tensor([float(np.arctan2(e["rotation"][1, 0], e["rotation"][0, 0])) for e in examples])
+        reading = reader.read(image, replace(whole, angle=roll))
+        # Half the slope and a shift keep coefficients off the bounds of [0, 1], where they would be clipped.
+        read.append((reading.expression - 0.25) * 2)
+        true.append(torch.from_numpy(np.stack([e["expression"] for e in examples])))
+        points = torch.from_numpy(np.stack([e["points"] for e in examples]))
+        ratio.append((reading.points - points).norm(dim=-1) / reading.sigma)
+    return torch.cat(read), torch.cat(true), torch.cat(ratio)
+
+
+def calibrate(read: Float[Tensor, "n 52"], true: Float[Tensor, "n 52"]) -> Float[Tensor, "2 52"]:
+    """Return slope and offset of each action so that read values follow true ones one to one, and rest at zero.
+
+    A regression shrinks what it is unsure of; the readings are stretched back, alike for both sides.
+    """
+    mirror = list(mirror_permutation())
+    read, true = torch.cat([read, read[:, mirror]]), torch.cat([true, true[:, mirror]])
+    table = torch.stack([torch.ones(52), torch.zeros(52)])
+    for action in range(52):
+        correlation = torch.corrcoef(torch.stack([read[:, action], true[:, action]]))[0, 1]
+        if correlation < MIN_CORRELATION:
+            continue
+        centred = true[:, action] - true[:, action].mean()
+        slope = (centred * read[:, action]).sum() / centred.square().sum()
+        stretch = 1 / slope.clamp(*SLOPE_RANGE)
+        rest = read[true[:, action] <= OFFSET_BELOW, action].median()
+        table[:, action] = torch.stack([stretch, -stretch * rest.clamp_min(0)])
+    return table
+
+
+def main() -> None:
+    """Export."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="folder of training.reader.train")
+    parser.add_argument("--looks", type=Path, required=True, help="folder of training.reader.train_second_look")
+    parser.add_argument("--pictures", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("galatea/data") / RESOURCE)
+    parser.add_argument("--examples", type=int, default=NUM_EXAMPLES)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    model = HeadModel.load()
+    first = load_file(args.run / "average.safetensors")
+    tensors = reader_tensors(first, load_file(args.looks / "looks.safetensors"), model)
+    read, true, ratio = held_out(tensors, args.pictures, model, args.examples)
+    tensors["calibration"] = calibrate(read, true)
+    # A two-dimensional Gaussian has its median at 1.1774 standard deviations.
+    tensors["sigma_scale"] = ratio.median() / 1.1774
+    small = {
+        name: (value.half() if value.is_floating_point() else value.short()).contiguous()
+        for name, value in tensors.items()
+    }
+    facts = json.loads((args.run / "last.json").read_text())
+    temporary = args.out.with_suffix(".tmp")
+    save_file(small, temporary, {"examples": str(facts["seen"]), "licence": "Apache-2.0"})
+    temporary.chmod(0o644)
+    temporary.replace(args.out)
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, sigma scale {float(tensors['sigma_scale']):.2f}")
+
+
+if __name__ == "__main__":
+    main()

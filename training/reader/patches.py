@@ -1,0 +1,113 @@
+"""Examples for the second looks: patches of eyes and mouth from spoiled renders, cut about where they really are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch.utils.data import IterableDataset
+
+from galatea.faces.regions import Regions
+from galatea.faces.second_look import (
+    LEFT_EYE,
+    MOUTH_POINTS,
+    PATCH_SIZE,
+    RIGHT_EYE,
+    eye_patches,
+    mirrored_rotation,
+    mouth_patches,
+)
+from galatea.morphable.head import HeadModel
+from training.reader.augment import Scene, augment
+from training.reader.backgrounds import background
+from training.reader.labels import LabelModel, bake_labels, picture_place, view_of
+from training.reader.pictures import REFRESH, Example, Render, Shards, cut, mirrored, similarity
+
+WIDER, RAISED = 1.14, 0.06
+"""Region that patches are cut from: larger than the reader's and higher, so that brows and chins are inside."""
+SHIFT, ZOOM, TURN_DEG, POSE_NOISE = 0.014, 0.06, 3.0, 0.04
+"""Standard deviations of how patches differ from true ones: region sides, log size, degrees, rotation entries."""
+
+
+def patch_example(
+    render: Render, labels: LabelModel, rng: np.random.Generator, behind: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Return patches and labels of a render."""
+    centre, side = picture_place(render.camera)
+    upright = view_of(render.camera, similarity(centre, side, 0.0)).rotation
+    roll = float(np.arctan2(upright[1, 0], upright[0, 0]) + np.radians(rng.normal(0, TURN_DEG)))
+    up = np.array([np.sin(roll), -np.cos(roll)])
+    to_region = similarity(centre + RAISED * side * up, side * WIDER, roll)
+    view = view_of(render.camera, to_region)
+    points3 = labels.points(render.identity, render.expression)
+    rgba, skin = cut(render.rgba, to_region), cut((render.part == 1).astype(np.float32), to_region)
+    scene = Scene(rgba[..., :3], rgba[..., 3], skin, background(rng, behind), view, points3)
+    example = Example(augment(scene, rng), render.expression, points3, view)
+    return _patches(example, rng)
+
+
+def _patches(example: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    labels = example.tensors()
+    points, scale = torch.from_numpy(labels["points"])[None], torch.tensor([float(labels["log_scale"])])
+    noise = rng.normal(0, POSE_NOISE, (3, 3, 3)).astype(np.float32)
+    rotation = torch.from_numpy(labels["rotation"])[None]
+    both = torch.cat([rotation, mirrored_rotation(rotation)])
+    eyes, mouth = _moved(eye_patches(points, scale), rng), _moved(mouth_patches(points, scale), rng)
+    eye_points = torch.cat([points[:, list(RIGHT_EYE)], points[:, list(LEFT_EYE)]])
+    gaze = labels["gaze"] * np.array([[1, 1, 1], [-1, 1, 1]], np.float32)
+    return {
+        "eyes": np.stack([_cut(example.image, eyes, row) for row in range(2)]),
+        "mouth": _cut(example.image, mouth, 0),
+        "eye_points": eyes.to_region(eye_points).numpy(),
+        "mouth_points": mouth.to_region(points[:, list(MOUTH_POINTS)])[0].numpy(),
+        "eye_rotation": both.numpy() + noise[:2],
+        "mouth_rotation": rotation[0].numpy() + noise[2],
+        "eye_forward": both[..., 2].numpy(),
+        "gaze": gaze,
+        "expression": labels["expression"],
+    }
+
+
+def _moved(regions: Regions, rng: np.random.Generator) -> Regions:
+    count = len(regions.side)
+    shift = torch.from_numpy(rng.normal(0, SHIFT, (count, 2)).astype(np.float32))
+    zoom = torch.from_numpy(np.exp(rng.normal(0, ZOOM, count)).astype(np.float32))
+    return Regions(regions.centre + shift, regions.side * zoom, regions.angle, regions.is_mirrored)
+
+
+def _cut(image: Float[np.ndarray, "128 128 3"], regions: Regions, row: int) -> np.ndarray:
+    to_patch = similarity(regions.centre[row].numpy(), float(regions.side[row]), 0.0)
+    patch = cut(image, to_patch, PATCH_SIZE)
+    if regions.is_mirrored is not None and bool(regions.is_mirrored[row]):
+        patch = patch[:, ::-1]
+    return np.round(patch.clip(0, 1) * 255).astype(np.uint8).transpose(2, 0, 1)
+
+
+class PatchExamples(IterableDataset):  # type: ignore[type-arg]
+    """An endless stream of patch examples of a folder; mirrored half of the time."""
+
+    def __init__(self, folder: Path, seed: int, is_held_out: bool = False) -> None:
+        """Remember the folder; it is opened in the worker."""
+        self.folder, self.seed, self.is_held_out = folder, seed, is_held_out
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yield examples."""
+        cv2.setNumThreads(1)
+        torch.set_num_threads(1)
+        rng = np.random.default_rng(self.seed)
+        model = HeadModel.load()
+        labels, shards = bake_labels(model), Shards(self.folder, self.is_held_out)
+        other: np.ndarray | None = None
+        while True:
+            shards.refresh()
+            for number in rng.permutation(len(shards))[:REFRESH]:
+                render = shards.read(int(number))
+                if rng.random() < 0.5:
+                    render = mirrored(render, model)
+                yield patch_example(render, labels, rng, other)
+                if rng.random() < 0.2:
+                    other = render.rgba[..., :3]

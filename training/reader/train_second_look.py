@@ -1,0 +1,161 @@
+"""Trains the second looks at eyes and mouth: `python -m training.reader.train_second_look --pictures DIR --out DIR`.
+
+They are told the true pose, a little off, and look about where the eyes and the mouth are, so that they need no first
+look to learn from. The learning rate follows the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from galatea.faces.second_look import EYE_ACTIONS, MOUTH_ACTIONS, eye_action_index, new_looks
+from galatea.morphable.actions import ARKIT_ACTIONS
+from galatea.morphable.head import HeadModel
+from training.reader.labels import mean_points
+from training.reader.losses import balanced, points_likelihood
+from training.reader.patches import PatchExamples
+from training.reader.train import rate_share
+
+BATCH, PEAK_RATE, WEIGHT_DECAY, MAX_NORM, EMA = 16, 1.5e-3, 0.02, 20.0, 0.9985
+POINTS_SHARE, ACTIONS_SHARE, GAZE_SHARE = 0.1, 3.0, 0.7
+SAVE_SECONDS, LOG_STEPS = 90.0, 300
+logger = logging.getLogger(__name__)
+
+
+class Looks(nn.Module):
+    """Both networks, and the learned spread of each of their numbers."""
+
+    def __init__(self, mean: Float[Tensor, "478 2"]) -> None:
+        super().__init__()
+        self.eyes, self.mouth = new_looks(mean)
+        self.eye_spread = nn.Parameter(torch.full((len(EYE_ACTIONS) + 1,), -1.5))
+        self.mouth_spread = nn.Parameter(torch.full((len(MOUTH_ACTIONS),), -1.5))
+        self.gaze_spread = nn.Parameter(torch.tensor(-1.5))
+
+
+def read_patches(looks: Looks, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Apply both networks; actions come with their true values."""
+    eyes = (batch["eyes"].flatten(0, 1).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    mouth = (batch["mouth"].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    eye_points, eye_sigma, numbers = looks.eyes(eyes, batch["eye_rotation"].flatten(0, 1))
+    mouth_points, mouth_sigma, mouth_actions = looks.mouth(mouth, batch["mouth_rotation"])
+    index = eye_action_index().to(eyes.device)
+    gaze = nn.functional.normalize(batch["eye_forward"].flatten(0, 1) + numbers[:, -3:], dim=-1)
+    return {
+        "eye_points": eye_points, "eye_sigma": eye_sigma, "mouth_points": mouth_points, "mouth_sigma": mouth_sigma,
+        "eye_actions": numbers[:, :-3], "eye_true": batch["expression"][:, index].flatten(0, 1),
+        "mouth_actions": mouth_actions, "mouth_true": batch["expression"][:, list(MOUTH_ACTIONS)], "gaze": gaze,
+    }  # fmt: skip
+
+
+def loss(looks: Looks, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """Return the total and its parts."""
+    read = read_patches(looks, batch)
+    eye_points = points_likelihood(read["eye_points"], read["eye_sigma"], batch["eye_points"].flatten(0, 1))
+    mouth_points = points_likelihood(read["mouth_points"], read["mouth_sigma"], batch["mouth_points"])
+    seen = (1 - read["eye_true"][:, EYE_ACTIONS.index("eyeBlink")]).clamp(0.03, 1)
+    is_look = torch.tensor([name.startswith("eyeLook") for name in (*EYE_ACTIONS, "browInnerUp")])
+    eye = (read["eye_actions"] - read["eye_true"]).square() * torch.where(is_look, seen[:, None], 1.0)
+    mouth = (read["mouth_actions"] - read["mouth_true"]).square()
+    gaze = (read["gaze"] - batch["gaze"].flatten(0, 1)).square().mean(-1, keepdim=True) * seen[:, None]
+    total = (
+        POINTS_SHARE * (eye_points + mouth_points)
+        + ACTIONS_SHARE * (balanced(eye, looks.eye_spread) + balanced(mouth, looks.mouth_spread))
+        + GAZE_SHARE * balanced(gaze, looks.gaze_spread[None])
+    )
+    parts = {"eye_points": eye_points, "mouth_points": mouth_points, "eye": eye.mean(), "mouth": mouth.mean()}
+    return total, {name: float(value) for name, value in parts.items()} | {"gaze": float(gaze.mean())}
+
+
+def correlations(true: Float[Tensor, "n a"], read: Float[Tensor, "n a"], names: list[str]) -> str:
+    """Return correlations as text."""
+    x, y = true - true.mean(0), read - read.mean(0)
+    values = (x * y).sum(0) / (x.norm(dim=0) * y.norm(dim=0)).clamp_min(1e-9)
+    return " ".join(f"{name}:{float(value):.2f}" for name, value in zip(names, values, strict=True))
+
+
+def train(looks: Looks, pictures: Path, out: Path, seconds: float, seed: int) -> None:
+    """Train until the clock is out."""
+    loader = DataLoader(PatchExamples(pictures, seed), BATCH, num_workers=1, prefetch_factor=20)
+    average = {name: value.detach().clone() for name, value in looks.state_dict().items()}
+    optimizer = torch.optim.AdamW(looks.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY)
+    begun = saved = time.monotonic()
+    means: dict[str, float] = {}
+    for step, batch in enumerate(loader):
+        spent = time.monotonic() - begun
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK_RATE * rate_share(min(spent / seconds, 1.0))
+        with torch.autocast("cpu", torch.bfloat16):
+            total, parts = loss(looks, batch)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        if bool(torch.isfinite(nn.utils.clip_grad_norm_(looks.parameters(), MAX_NORM))):
+            optimizer.step()
+        share = min(EMA, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, value in looks.state_dict().items():
+                if value.is_floating_point():
+                    average[name].lerp_(value, 1 - share)
+        means = {name: means.get(name, value) * 0.99 + 0.01 * value for name, value in parts.items()}
+        is_over = spent >= seconds
+        if step % LOG_STEPS == 0:
+            rounded = {name: round(value, 4) for name, value in means.items()}
+            logger.info("%5.0f s  seen %d  %s", spent, step * BATCH, json.dumps(rounded))
+        if is_over or time.monotonic() - saved > SAVE_SECONDS:
+            saved = time.monotonic()
+            save_file({name: value.contiguous() for name, value in average.items()}, out / "looks.tmp")
+            (out / "looks.tmp").replace(out / "looks.safetensors")
+        if is_over:
+            return
+
+
+@torch.no_grad()
+def check(out: Path, pictures: Path, num_batches: int) -> None:
+    """Print how well held-out patches are read."""
+    looks = Looks(torch.from_numpy(mean_points(HeadModel.load())))
+    looks.load_state_dict(load_file(out / "looks.safetensors"))
+    looks.eval()
+    loader = iter(DataLoader(PatchExamples(pictures, 77, is_held_out=True), 50))
+    read = [read_patches(looks, next(loader)) for _ in range(num_batches)]
+    columns = {name: torch.cat([part[name] for part in read]) for name in read[0]}
+    print(correlations(columns["eye_true"], columns["eye_actions"], [*EYE_ACTIONS, "browInnerUp"]))
+    names = [ARKIT_ACTIONS[index] for index in MOUTH_ACTIONS]
+    print(correlations(columns["mouth_true"], columns["mouth_actions"], names))
+
+
+def main() -> None:
+    """Train, or check what was trained."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--start", type=Path, help="looks.safetensors of an earlier training to go on from")
+    parser.add_argument("--check", type=int, default=0, help="read so many batches of held-out patches instead")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    if args.check:
+        check(args.out, args.pictures, args.check)
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    looks = Looks(torch.from_numpy(mean_points(HeadModel.load())))
+    if args.start is not None:
+        looks.load_state_dict(load_file(args.start))
+    looks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    train(looks, args.pictures, args.out, args.minutes * 60, args.seed)
+
+
+if __name__ == "__main__":
+    main()
