@@ -44,7 +44,7 @@ class ProjectionConfig:
     resolution: int = 64
     search_resolution: int = 32
     hold: float = 0.01
-    camera_lr: float = 0.01
+    camera_lr: float = 0.0
     min_gain: float = 0.0
 
     def __post_init__(self) -> None:
