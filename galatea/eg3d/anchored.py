@@ -178,6 +178,13 @@ class AnchoredGenerator(nn.Module):
         static, _ = self.static(ws[:, num_texture:-1])
         return Painted(reflectance, texture, static).add(residuals)
 
+    def tint_hair(
+        self, ws: Float[Tensor, "batch num_ws w_dim"], factor: Float[Tensor, "batch 3"]
+    ) -> Float[Tensor, "batch num_ws w_dim"]:
+        """Return `w_plus` with the hair's colour multiplied by a factor per channel; the light stays."""
+        last = ws[:, -1] + self.tint.shift(ws[:, -1], self.light, factor)
+        return torch.cat([ws[:, :-1], last[:, None]], dim=1)
+
     def view_planes(self, painted: Painted, cast: HeadCast, w: Float[Tensor, "batch w_dim"]) -> ViewPlanes:
         """Return the planes of every view from what `paint` made and the last of `w_plus`; `planes` packs them."""
         surfaces, features = [], []

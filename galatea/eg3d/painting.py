@@ -160,6 +160,17 @@ class HairTint(nn.Module):
             tint: Tensor = self.read(w.float())[:, None, None] * light(w, normal)
         return tint
 
+    @torch.no_grad()
+    def shift(
+        self, w: Float[Tensor, "batch w_dim"], light: HarmonicLight, factor: Float[Tensor, "batch 3"]
+    ) -> Float[Tensor, "batch w_dim"]:
+        """Return the smallest change of `w` that multiplies the colour and leaves the light as it is."""
+        colour = self.read(w.float())
+        rows = torch.cat([layer.weight * layer.weight_gain for layer in (self.read, light.read)]).float()
+        wanted = F.pad(colour * (factor - 1), (0, len(rows) - 3))
+        change: Tensor = wanted @ torch.linalg.pinv(rows).T
+        return change.to(w.dtype)
+
 
 def harmonics(normal: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 9"]:
     """Return real spherical harmonics of degree 0 to 2, without their constant factors."""

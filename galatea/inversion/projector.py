@@ -21,6 +21,8 @@ from galatea.inversion.target import InversionTarget
 from galatea.losses import l1_loss, matte_loss
 
 _CANDIDATE_BATCH = 8
+_HAIR_STEPS, _HAIR_RANGE, _HAIR_FLOOR, _MIN_HAIR_PIXELS = 3, 2.0, 0.02, 12
+"""Corrections of the hair's colour, the largest factor of each, what keeps black from deciding, and pixels needed."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,37 @@ def search_start(
     return torch.stack(starts)
 
 
+@torch.no_grad()
+def match_hair(
+    generator: PortraitGenerator,
+    target: InversionTarget,
+    start: Float[Tensor, "batch num_ws w_dim"],
+    config: ProjectionConfig,
+) -> Float[Tensor, "batch num_ws w_dim"]:
+    """Give the start the photo's hair colour, where the generator knows one: few steps would not get there.
+
+    Hair is what lies above the face's middle, on the person and outside the face; colours are compared on average.
+    """
+    tint_hair = getattr(generator, "tint_hair", None)
+    if tint_hair is None:
+        return start
+    small = target.at(config.search_resolution)
+    head = cast_once(generator, small.head)
+    rows = torch.linspace(0, 1, small.face.shape[-2], device=start.device)[:, None]
+    middle = (small.face * rows).sum((2, 3), keepdim=True) / small.face.sum((2, 3), keepdim=True).clamp_min(1e-6)
+    for _ in range(_HAIR_STEPS):
+        rendering = generator.render(generator.planes(start, head), small.camera, start, config.search_resolution)
+        is_hair = (small.matte > 0.9) & (small.face < 0.1) & (rendering.alpha > 0.8) & (rows < middle)
+        share = is_hair / is_hair.sum((2, 3), keepdim=True).clamp_min(1)
+        wanted, found = (
+            ((image * 0.5 + 0.5).clamp(0, 1) * share).sum((2, 3)) for image in (small.image, rendering.image_raw)
+        )
+        is_enough = is_hair.sum((2, 3)) >= _MIN_HAIR_PIXELS
+        factor = ((wanted + _HAIR_FLOOR) / (found + _HAIR_FLOOR)).clamp(1 / _HAIR_RANGE, _HAIR_RANGE)
+        start = tint_hair(start, torch.where(is_enough, factor, torch.ones_like(factor)))
+    return start
+
+
 def project(
     generator: PortraitGenerator,
     target: InversionTarget,
@@ -137,7 +170,7 @@ def project(
     Raises:
         FitError: if the optimisation diverges.
     """
-    start = search_start(generator, target, statistics, config)
+    start = match_hair(generator, target, search_start(generator, target, statistics, config), config)
     size = min(config.resolution, generator.neural_rendering_resolution)
     small = target.at(size)
     head = cast_once(generator, target.head)

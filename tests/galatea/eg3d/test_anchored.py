@@ -8,6 +8,7 @@ from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.anchored_config import AnchoredConfig
 from galatea.eg3d.checkpoint import load_generator, save_generator
 from galatea.eg3d.guided_sampling import SurfaceSampling
+from galatea.eg3d.painting import HairTint, HarmonicLight
 from galatea.eg3d.provenance import GeneratorFacts
 from galatea.eg3d.rays import camera_rays
 from galatea.errors import ConfigError
@@ -172,3 +173,16 @@ def test_truncation_ends_at_the_mean(generator):
     assert torch.allclose(generator.mapping(z, truncation_psi=0.0)[0, 0], generator.w_avg)
     cut = generator.mapping(z, truncation_psi=0.0, truncation_cutoff=2)
     assert torch.equal(cut[:, 2:], generator.mapping(z)[:, 2:])
+
+
+def test_hair_takes_another_colour_and_the_light_stays():
+    torch.manual_seed(3)
+    tint, light, w = HairTint(64), HarmonicLight(64), torch.randn(2, 64)
+    with torch.no_grad():
+        tint.read.weight.normal_()
+        light.read.weight.normal_()
+    factor = torch.tensor([[2.0, 0.5, 1.0], [1.0, 1.0, 1.0]])
+    moved = w + tint.shift(w, light, factor)
+    torch.testing.assert_close(tint.read(moved), tint.read(w) * factor, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(light.read(moved), light.read(w), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(moved[1], w[1])

@@ -1,0 +1,37 @@
+"""Where the projection starts."""
+
+import torch
+
+from galatea.cameras import orbit
+from galatea.eg3d.checkpoint import load_generator
+from galatea.inversion.projector import ProjectionConfig, match_hair
+from galatea.inversion.target import InversionTarget
+from galatea.morphable.head import HeadCoefficients
+
+FACE_ROWS, FACE_COLUMNS = slice(18, 50), slice(20, 44)
+
+
+def portrait(generator, ws):
+    """A portrait of a known latent at 64 pixels; its face is a box."""
+    camera, head = orbit(torch.zeros(1), torch.zeros(1)), HeadCoefficients(torch.zeros(1, 100), torch.zeros(1, 52))
+    with torch.no_grad():
+        rendering = generator.render(generator.planes(ws, head), camera, ws, 64)
+    face = torch.zeros(1, 1, 64, 64)
+    face[..., FACE_ROWS, FACE_COLUMNS] = 1
+    image, matte = rendering.image_raw, rendering.alpha
+    return InversionTarget(image, torch.zeros_like(image), matte, face, matte, camera, head)
+
+
+@torch.no_grad()
+def test_the_start_takes_the_hair_colour_of_the_photo():
+    generator = load_generator("builtin", "cpu")
+    has_hair = generator.typical_codes[:, generator.code_fields["hair_style"]][:, 0] < 0.5
+    start = generator.mapping(generator.typical_codes[has_hair][:1])
+    factor = torch.tensor([[1.6, 1.2, 0.7]])
+    target = portrait(generator, generator.tint_hair(start, factor))
+    found = match_hair(generator, target, start, ProjectionConfig())
+
+    def distance(ws):
+        return (generator.tint.read(ws[:, -1]) - generator.tint.read(start[:, -1]) * factor).abs().amax()
+
+    assert distance(found) < 0.3 * distance(start)
