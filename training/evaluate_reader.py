@@ -3,7 +3,7 @@
 `python -m training.evaluate_reader --renders DIR --photos DIR --driving DIR --out DIR`
 
 Renders are held-out heads of `training.heads.render`. Beside the reader stands what the landmarks of FaceMesh and a
-head fit give for the same pictures. Writes `figures.json`, `renders.jpg`, `photos.jpg`.
+head fit give for the same pictures. Writes `figures.json`, `renders.jpg`, `photo.jpg`, `photos.jpg`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from galatea.cameras import view_angles
 from galatea.faces.packs import FacePack
 from galatea.faces.reader import FaceReader
 from galatea.faces.reading import FaceReading
-from galatea.images import to_uint8
+from galatea.images import to_tensor, to_uint8
 from galatea.morphable.fitting import HeadFit, HeadFitter
 from galatea.morphable.head import HeadModel
 from training.reader import evaluate_photos as photos
@@ -54,7 +54,7 @@ RENDER_THRESHOLDS = {
     **{f"{group}_slope": Threshold(0.85, 1.15) for group in renders.GROUPS},
 }
 PHOTO_THRESHOLDS = {
-    "closed_eyes_blink_min": Threshold(low=0.7),
+    "closed_eyes_blink_min": Threshold(low=0.6),
     "open_eyes_blink_max": Threshold(high=0.4),
     "wide_mouth_jaw_open_min": Threshold(low=0.6),
     "shut_mouth_jaw_open_max": Threshold(high=0.15),
@@ -162,6 +162,16 @@ def draw(
     save(sheet(tiles, 8), str(path))
 
 
+def on_one_photo(reader: FaceReader, out: Path) -> None:
+    """Draw what is read of one public-domain photo (astronaut Eileen Collins, NASA) as it gets worse."""
+    model = HeadModel.load()
+    fitter, image = HeadFitter(model), photos.astronaut_crop()
+    changed = photos.worse_pictures(image)
+    with torch.no_grad():
+        reading = reader.read(to_tensor(list(changed.values())))
+    draw(list(changed.values()), reading, model, fitter, out / "photo.jpg", tuple(changed))
+
+
 def report(title: str, figures: dict[str, dict[str, float]], thresholds: dict[str, Threshold]) -> int:
     """Print the figures with their thresholds; returns how many were missed."""
     print(f"\n{title:30} {'reader':>9} {'with fit':>9} {'FaceMesh':>9}  threshold")
@@ -191,6 +201,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     reader = FaceReader.load()
     figures = {"renders": on_renders(reader, args.renders, args.out, args.limit)}
+    on_one_photo(reader, args.out)
     missed = report("held-out renders", figures["renders"], RENDER_THRESHOLDS)
     if args.photos is not None:
         figures["photos"] = on_photos(reader, args.photos, args.driving, args.out)

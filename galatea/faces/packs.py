@@ -17,7 +17,8 @@ from galatea.errors import ConfigError
 from galatea.faces import identity
 from galatea.faces.detector import Detection, FaceDetector
 from galatea.faces.landmarks import FaceLandmarker, FaceLandmarks
-from galatea.faces.reader import RESOURCE, FaceReader
+from galatea.faces.reader import FaceReader
+from galatea.faces.reader_data import RESOURCE
 from galatea.faces.segmentation import PersonMatte
 from galatea.faces.tflite import TFLiteGraph
 from galatea.images import to_tensor

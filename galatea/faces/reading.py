@@ -94,8 +94,10 @@ def raised(regions: Regions) -> Regions:
 
 def pooled(crops: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 smaller smaller"]:
     """Average large crops down to about what the networks see, because resampling alone would skip pixels."""
-    factor = int(crops.shape[-1] * REGION_SIDE / INPUT_SIZE + 0.25)
-    return F.avg_pool2d(crops, factor) if factor > 1 and crops.shape[-1] % factor == 0 else crops
+    factor = max(1, int(crops.shape[-1] * REGION_SIDE / INPUT_SIZE + 0.25))
+    while crops.shape[-1] % factor:
+        factor -= 1
+    return F.avg_pool2d(crops, factor) if factor > 1 else crops
 
 
 def cut_region(crops: Tensor, regions: Regions) -> Float[Tensor, "batch 3 128 128"]:

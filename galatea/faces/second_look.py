@@ -141,6 +141,19 @@ def eye_action_index() -> Int[Tensor, "2 actions"]:
     )
 
 
+def eyes_together() -> Int[Tensor, "52"]:
+    """Return, for the actions that turn one eye, the action that turns the other one the same way; others themselves.
+
+    Both eyes look at the same thing, and what one of them shows helps to read the other.
+    """
+    pairs = (("eyeLookInLeft", "eyeLookOutRight"), ("eyeLookOutLeft", "eyeLookInRight"),
+             ("eyeLookUpLeft", "eyeLookUpRight"), ("eyeLookDownLeft", "eyeLookDownRight"))  # fmt: skip
+    partner = torch.arange(len(ARKIT_ACTIONS))
+    for first, second in pairs:
+        partner[ACTION_INDEX[first]], partner[ACTION_INDEX[second]] = ACTION_INDEX[second], ACTION_INDEX[first]
+    return partner
+
+
 def mirrored_rotation(rotation: Float[Tensor, "batch 3 3"]) -> Float[Tensor, "batch 3 3"]:
     """Return the pose of the mirrored head."""
     flip = rotation.new_tensor([-1.0, 1.0, 1.0])

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from galatea.cameras import FOCAL, PIVOT, RADIUS, intrinsics_matrix, pack_label
-from galatea.faces.reader import reader_correspondence
+from galatea.faces.reader_data import reader_correspondence
 from galatea.morphable.actions import ARKIT_ACTIONS
 from galatea.morphable.correspondence import NUM_MESH_POINTS, load_correspondence
 from galatea.morphable.landmark_energy import RIGID, FitSettings, LandmarkEnergy, project

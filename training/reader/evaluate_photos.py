@@ -7,9 +7,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from skimage import data
 from torch import Tensor
 
 from galatea.animation.video import read_video
@@ -31,6 +33,7 @@ SERIOUS = ("biden_0", "s3_0", "s5_0", "d18_49", "s0_0")
 """What pictures of the photo and driving folders show, by eye: NAME_NUMBER, the number of the face or frame."""
 FRAMES = {"d11": (0, 51, 103, 120, 150, 153, 206), "d18": (0, 16, 33, 49, 82, 96, 115, 132, 147, 186),
           "d20": (0, 66, 93, 102, 120, 147)}  # fmt: skip
+ASTRONAUT_FIVE = np.array([[202.6, 110.3], [247.3, 107.7], [225.5, 135.0], [207.5, 151.5], [247.0, 149.0]])
 RELIABLE_SPREAD = 0.03
 """FaceMesh's points with a smaller spread on renders are its reliable ones."""
 NOISE_LEVEL, NOISE_FRAMES = 4.0, 24
@@ -69,6 +72,33 @@ def load_portraits(photos: Path, driving: Path | None, pack: FacePack) -> Portra
             names.append(f"{stem}_{number}")
             images.append(portrait_crop(frames[number], pack.detect([frames[number]])[0][0].landmarks_5).image)
     return Portraits(tuple(names), np.stack(images))
+
+
+def astronaut_crop() -> UInt8[np.ndarray, "512 512 3"]:
+    """Return the portrait crop of scikit-image's photo of Eileen Collins (NASA, public domain)."""
+    photo = np.ascontiguousarray(data.astronaut()[..., :3])  # type: ignore[no-untyped-call]
+    return portrait_crop(photo, ASTRONAUT_FIVE).image
+
+
+def worse_pictures(image: UInt8[np.ndarray, "s s 3"]) -> dict[str, UInt8[np.ndarray, "s s 3"]]:
+    """Return a picture mirrored, turned, small, dark, noisy, grey, half covered."""
+    size = image.shape[0]
+    noise = np.random.default_rng(0).normal(0, 25, image.shape)
+    turn = cv2.getRotationMatrix2D((size / 2, size / 2), 20, 1.0)
+    small = cv2.resize(cv2.resize(image, (48, 48), interpolation=cv2.INTER_AREA), (size, size))
+    covered = image.copy()
+    covered[int(0.6 * size) :, int(0.5 * size) :] = 90
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return {
+        "photo": image,
+        "mirrored": np.ascontiguousarray(image[:, ::-1]),
+        "turned": cv2.warpAffine(image, turn, (size, size), borderMode=cv2.BORDER_REPLICATE),
+        "48 pixels": small,
+        "dark": (image * 0.25).astype(np.uint8),
+        "noisy": (image + noise).clip(0, 255).astype(np.uint8),
+        "grey": np.asarray(grey),
+        "covered": covered,
+    }
 
 
 def said_figures(portraits: Portraits, expression: Float[Tensor, "n 52"]) -> dict[str, float]:

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from galatea.faces.reader import RESOURCE, FaceReader
+from galatea.faces.reader import FaceReader
+from galatea.faces.reader_data import RESOURCE
 from galatea.faces.reader_network import FirstLook, fold_normalisation
 from galatea.faces.regions import Regions
 from galatea.morphable.actions import mirror_permutation
@@ -27,7 +28,7 @@ from training.reader.pictures import Shards, make_example, mirrored
 from training.reader.train_second_look import Looks
 
 NUM_EXAMPLES, BATCH = 1000, 50
-MIN_CORRELATION, SLOPE_RANGE = 0.4, (0.6, 1.2)
+MIN_CORRELATION, SLOPE_RANGE = 0.4, (0.45, 1.2)
 """Actions that are read worse than this keep the network's own scale; others are stretched within these bounds."""
 OFFSET_BELOW = 0.02
 """An action counts as resting below this when the resting value is measured."""

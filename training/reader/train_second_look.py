@@ -74,7 +74,8 @@ def loss(looks: Looks, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, floa
         + GAZE_SHARE * balanced(gaze, looks.gaze_spread[None])
     )
     parts = {"eye_points": eye_points, "mouth_points": mouth_points, "eye": eye.mean(), "mouth": mouth.mean()}
-    return total, {name: float(value) for name, value in parts.items()} | {"gaze": float(gaze.mean())}
+    parts["gaze"] = gaze.mean()
+    return total, {name: float(value.detach()) for name, value in parts.items()}
 
 
 def correlations(true: Float[Tensor, "n a"], read: Float[Tensor, "n a"], names: list[str]) -> str:

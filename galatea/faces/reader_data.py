@@ -1,0 +1,46 @@
+"""The built-in weights of the reader of faces, and where its landmarks lie on the head model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from galatea.errors import WeightsError
+from galatea.morphable.correspondence import Correspondence
+
+RESOURCE = "face_reader.safetensors"
+
+
+def built_in() -> dict[str, Tensor]:
+    """Return the tensors of the built-in reader.
+
+    Raises:
+        WeightsError: if the package data is missing or damaged.
+    """
+    try:
+        return load((files("galatea.data") / RESOURCE).read_bytes())
+    except (OSError, ModuleNotFoundError, SafetensorError) as error:
+        raise WeightsError(
+            f"face reader: expected package data galatea/data/{RESOURCE}, got {error!r}; reinstall"
+        ) from error
+
+
+def reader_correspondence(tensors: Mapping[str, Tensor] | None = None) -> Correspondence:
+    """Return where the reader's landmarks and pupils lie on the head model; they lie exactly there.
+
+    Raises:
+        WeightsError: if the package data is missing or damaged.
+    """
+    found = tensors if tensors is not None else built_in()
+    try:
+        rows = [*range(468), 468, 473]
+        vertex, weight = found["vertex"][rows].long(), found["barycentric"][rows].float()
+    except (KeyError, IndexError) as error:
+        raise WeightsError(f"face reader: its places on the head are missing ({error}); reinstall") from error
+    flat = torch.ones(len(rows))
+    return Correspondence(vertex, weight, torch.zeros(len(rows), 3), 0.02 * flat, torch.ones(52))
