@@ -227,7 +227,7 @@ class InvertStage(Stage):
     def _turned(self, inversion: Inversion, portraits: _Portraits, index: int) -> bytes:
         if self._loaded is None:
             raise RuntimeError("InvertStage.process was called before setup")
-        settings = RenderSettings(size=TURNED_SIZE, resolution=min(96, self._loaded[0].neural_rendering_resolution))
+        settings = RenderSettings(size=TURNED_SIZE)
         part = slice(index, index + 1)
         capsule = inversion.capsules[index]
         animator = PortraitAnimator(self._loaded[0], capsule, portraits.crops[part], portraits.mattes[part], settings)
