@@ -1,5 +1,6 @@
-"""The architecture of a generator that is small enough for tests."""
+"""Architectures of generators that are small enough for tests."""
 
+from galatea.eg3d import GeneratorConfig, RenderingOptions
 from galatea.eg3d.anchored_config import AnchoredConfig
 
 SMALL = AnchoredConfig(
@@ -18,4 +19,16 @@ SMALL = AnchoredConfig(
     plane_features=6,
     num_features=5,
     neural_rendering_resolution=32,
+)
+
+SMALL_PLAIN = GeneratorConfig(
+    z_dim=8,
+    w_dim=16,
+    plane_resolution=16,
+    plane_channels=4,
+    channel_base=64,
+    channel_max=8,
+    neural_rendering_resolution=8,
+    superresolution="2X",
+    rendering=RenderingOptions(depth_resolution=6, depth_resolution_importance=6),
 )

@@ -25,7 +25,7 @@ from galatea.morphable.head import HeadModel
 from training.reader.augment import Scene, augment
 from training.reader.backgrounds import background
 from training.reader.labels import LabelModel, bake_labels, picture_place, view_of
-from training.reader.pictures import REFRESH, Example, Render, Shards, cut, mirrored, similarity
+from training.reader.pictures import Example, Render, Shards, cut, similarity
 
 WIDER, RAISED = 1.14, 0.06
 """Region that patches are cut from: larger than the reader's and higher, so that brows and chins are inside."""
@@ -100,14 +100,6 @@ class PatchExamples(IterableDataset):  # type: ignore[type-arg]
         torch.set_num_threads(1)
         rng = np.random.default_rng(self.seed)
         model = HeadModel.load()
-        labels, shards = bake_labels(model), Shards(self.folder, self.is_held_out)
-        other: np.ndarray | None = None
-        while True:
-            shards.refresh()
-            for number in rng.permutation(len(shards))[:REFRESH]:
-                render = shards.read(int(number))
-                if rng.random() < 0.5:
-                    render = mirrored(render, model)
-                yield patch_example(render, labels, rng, other)
-                if rng.random() < 0.2:
-                    other = render.rgba[..., :3]
+        labels = bake_labels(model)
+        for render, other in Shards(self.folder, self.is_held_out).drawn(rng, model):
+            yield patch_example(render, labels, rng, other)

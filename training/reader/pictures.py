@@ -84,6 +84,21 @@ class Shards:
             int(column("person")),
         )
 
+    def drawn(
+        self, rng: np.random.Generator, model: HeadModel
+    ) -> Iterator[tuple[Render, Float[np.ndarray, "h w 3"] | None]]:
+        """Yield renders without end, half of them mirrored, each with another head's picture for the background."""
+        other: np.ndarray | None = None
+        while True:
+            self.refresh()
+            for number in rng.permutation(len(self))[:REFRESH]:
+                render = self.read(int(number))
+                if rng.random() < 0.5:
+                    render = mirrored(render, model)
+                yield render, other
+                if rng.random() < 0.2:
+                    other = render.rgba[..., :3]
+
 
 def mapped(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a safetensors file as memory maps: reading one row costs no more than its bytes."""
@@ -194,14 +209,5 @@ class Examples(IterableDataset):  # type: ignore[type-arg]
         rng = np.random.default_rng([self.seed, worker.id if worker else 0])
         model = HeadModel.load()
         labels = bake_labels(model)
-        shards = Shards(self.folder, is_held_out=False)
-        other: np.ndarray | None = None
-        while True:
-            shards.refresh()
-            for number in rng.permutation(len(shards))[:REFRESH]:
-                render = shards.read(int(number))
-                if rng.random() < 0.5:
-                    render = mirrored(render, model)
-                yield make_example(render, labels, rng, other).tensors()
-                if rng.random() < 0.2:
-                    other = render.rgba[..., :3]
+        for render, other in Shards(self.folder, is_held_out=False).drawn(rng, model):
+            yield make_example(render, labels, rng, other).tensors()

@@ -5,25 +5,14 @@ import torch
 
 from galatea.animation.turntable import turntable
 from galatea.animation.video import read_video
-from galatea.eg3d import GeneratorConfig, RenderingOptions, TriPlaneGenerator
+from galatea.eg3d import TriPlaneGenerator
+from tests.small_generators import SMALL_PLAIN
 
 
 def test_a_turntable_goes_round_and_comes_back() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        generator = TriPlaneGenerator(
-            GeneratorConfig(
-                z_dim=8,
-                w_dim=16,
-                plane_resolution=16,
-                plane_channels=4,
-                channel_base=64,
-                channel_max=8,
-                neural_rendering_resolution=8,
-                superresolution="2X",
-                rendering=RenderingOptions(depth_resolution=6, depth_resolution_importance=6),
-            )
-        ).eval()
+        generator = TriPlaneGenerator(SMALL_PLAIN).eval()
     ws = torch.ones(1, generator.num_ws, generator.w_dim)
     with torch.no_grad():
         planes = generator.planes(ws)

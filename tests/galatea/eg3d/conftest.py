@@ -6,22 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from galatea.eg3d import GeneratorConfig, RenderingOptions, TriPlaneGenerator
+from galatea.eg3d import GeneratorConfig, TriPlaneGenerator
+from tests.small_generators import SMALL_PLAIN
 
 
 @pytest.fixture
 def tiny_config() -> GeneratorConfig:
-    return GeneratorConfig(
-        z_dim=8,
-        w_dim=16,
-        plane_resolution=16,
-        plane_channels=4,
-        channel_base=64,
-        channel_max=8,
-        neural_rendering_resolution=8,
-        superresolution="2X",
-        rendering=RenderingOptions(depth_resolution=6, depth_resolution_importance=6),
-    )
+    return SMALL_PLAIN
 
 
 @pytest.fixture
