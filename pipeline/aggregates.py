@@ -19,6 +19,8 @@ QUALITY_COLUMNS = (
     "yaw_error_deg",
     "pitch_error_deg",
     "expression_error",
+    "view_landmark_error",
+    "view_psnr",
 )
 _QUANTILES = (("p05", 0.05), ("p50", 0.5), ("p95", 0.95))
 

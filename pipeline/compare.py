@@ -32,10 +32,12 @@ TOLERANCES: Mapping[str, float] = MappingProxyType(
         "yaw_error_deg": 0.3,
         "pitch_error_deg": 0.3,
         "expression_error": 0.005,
+        "view_landmark_error": 0.001,
+        "view_psnr": 0.3,
     }
 )
 """How much worse the mean of a figure may be, in the figure's own unit."""
-HIGHER_IS_BETTER = frozenset({"identity_similarity", "psnr", "ssim", "ms_ssim"})
+HIGHER_IS_BETTER = frozenset({"identity_similarity", "psnr", "ssim", "ms_ssim", "view_psnr"})
 NUM_RESAMPLES, CONFIDENCE = 2000, 0.95
 REGRESSED, WORSE, SAME, BETTER = "regressed", "worse", "same", "better"
 """`worse` is certain, but tolerated; `same` cannot be told from no change; only `regressed` fails."""

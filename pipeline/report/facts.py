@@ -25,6 +25,8 @@ _QUALITY = (
     Metric("yaw_error_deg", "Yaw error", "Achieved against asked; lower is better", "°", 1),
     Metric("pitch_error_deg", "Pitch error", "Achieved against asked; lower is better", "°", 1),
     Metric("expression_error", "Expression error", "Achieved against asked coefficients; lower is better"),
+    Metric("view_landmark_error", "View error", "One head for all frames, in pupil distances; lower is better", "", 4),
+    Metric("view_psnr", "View PSNR", "The same points seen from several sides; higher is better", "dB", 1),
 )
 _FIT = Metric("fit_residual", "Head fit residual", "Median landmark error of the head model, in pupil distances", "", 3)
 

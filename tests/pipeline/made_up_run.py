@@ -30,7 +30,7 @@ COLUMNS: Mapping[str, tuple[str, Mapping[str, Kind]]] = {
         "subject_id",
         {
             "subject_id": S, "kind": S, "identity_similarity": F, "psnr": F, "ssim": F, "yaw_error_deg": F,
-            "expression_error": F, "verdict": S, "verdict_reason": S,
+            "expression_error": F, "view_landmark_error": F, "view_psnr": F, "verdict": S, "verdict_reason": S,
         },
     ),
 }  # fmt: skip
@@ -100,6 +100,8 @@ def _judged(subject_id: str, kind: str, alike: float, psnr: float) -> dict[str, 
     return {
         "subject_id": subject_id, "kind": kind, "identity_similarity": alike, "psnr": psnr, "ssim": 0.8,
         "yaw_error_deg": None if kind == "portrait" else 2.0 + alike, "expression_error": 0.1,
+        "view_landmark_error": None if kind == "portrait" else 0.005,
+        "view_psnr": None if kind == "portrait" else psnr + 5,
         "verdict": "accepted" if is_good else "rejected", "source_id": subject_id,
         "verdict_reason": "" if is_good else f"identity_similarity {alike:.2f} is below 0.65",
     }  # fmt: skip

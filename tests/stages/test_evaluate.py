@@ -66,12 +66,27 @@ def test_a_clip_is_measured_against_what_was_asked(stage, portrait) -> None:
     assert first["kind"] == "clip"
     assert first["psnr"] is None
     assert first["identity_similarity"] > 0.9
+    assert first["view_landmark_error"] is None, "a clip from one side says nothing about views"
     assert second["yaw_error_deg"] > 30
     assert second["verdict"] == "rejected"
     assert "yaw_error_deg" in second["verdict_reason"]
 
 
-@pytest.mark.parametrize("values", [{"clip_frames": 0}, {"min_psnr": -1.0}, {"faces_pack": ""}])
+def test_frames_that_no_single_head_explains_are_rejected(portrait) -> None:
+    stage = EvaluateStage(EvaluateConfig(min_view_spread_deg=0.5))
+    stage.setup(torch.device("cpu"))
+    narrow = np.pad(portrait["pixels"][:, ::2], ((0, 0), (64, 64), (0, 0)), mode="edge")
+    low = np.pad(portrait["pixels"][::2], ((64, 64), (0, 0), (0, 0)), mode="edge")
+    clip = encode_mp4(np.stack([portrait["pixels"], narrow, low]), 25)
+    asked = {"asked_yaw_deg": np.zeros(3), "asked_pitch_deg": np.zeros(3), "asked_expression": np.zeros((3, 52))}
+    [[row]] = stage.process([portrait | {"subject_id": "a_0.none.turn", "clip": clip} | asked])
+    assert row["view_psnr"] < 25
+    assert "view_landmark_error" in row["verdict_reason"]
+
+
+@pytest.mark.parametrize(
+    "values", [{"max_view_landmark_error": -1.0}, {"clip_frames": 0}, {"min_psnr": -1.0}, {"faces_pack": ""}]
+)
 def test_a_wrong_setting_is_named(values) -> None:
     with pytest.raises(ConfigError, match=f"evaluate.{next(iter(values))}"):
         EvaluateConfig(**values)
