@@ -25,7 +25,7 @@ from galatea.eg3d.edges import find_outlines, refine_outlines
 from galatea.eg3d.fusion import Painted, PlaneFusion, align_static, sample_texture
 from galatea.eg3d.generator import Rendering
 from galatea.eg3d.head_cast import HeadCast, HeadCaster
-from galatea.eg3d.painting import HairTint, HarmonicLight, MixedMaps, SemanticMapping
+from galatea.eg3d.painting import HairTint, HarmonicLight, MixedMaps, SemanticMapping, harmonic_shading
 from galatea.eg3d.provenance import GeneratorFacts
 from galatea.eg3d.ray_casting import RayCaster, unpremultiply
 from galatea.eg3d.rays import Rays, camera_rays
@@ -132,7 +132,7 @@ class AnchoredGenerator(nn.Module):
 
     @property
     def residual_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Additive maps per identity: reflectance in UV space, fine and coarse, and the static planes."""
+        """Additive maps per identity: reflectance in UV space, fine and coarse, static planes, and light."""
         return self.config.residual_shapes
 
     def mapping(
@@ -176,7 +176,7 @@ class AnchoredGenerator(nn.Module):
         num_texture = self.texture.num_ws
         reflectance, texture = self.texture(ws[:, :num_texture])
         static, _ = self.static(ws[:, num_texture:-1])
-        return Painted(reflectance, texture, static).add(residuals)
+        return Painted(reflectance, texture, static, self.light(ws[:, -1])).add(residuals)
 
     def tint_hair(
         self, ws: Float[Tensor, "batch num_ws w_dim"], factor: Float[Tensor, "batch 3"]
@@ -190,13 +190,13 @@ class AnchoredGenerator(nn.Module):
         surfaces, features = [], []
         for index, static in enumerate(painted.static.chunk(len(VIEWS), dim=1)):
             seen = cast.views[index]
-            colour = sample_texture(painted.reflectance, seen) * self.light(w, seen.normal)
+            colour = sample_texture(painted.reflectance, seen) * harmonic_shading(painted.light, seen.normal)
             surface = torch.cat([colour, seen.surface], dim=-1)
             skulls = (self.template_skull, cast.skull)
             aligned = align_static(static, skulls, index, (seen.mask.shape[-1] + 1) // 2)
             surfaces.append(surface)
             features.append(self.fusion[index](surface, seen, (painted.texture, aligned), w))
-        tint = self.tint(w, self.light, cast.skull, features[0].shape[1])
+        tint = self.tint(w, painted.light, cast.skull, features[0].shape[1])
         features[0] = features[0] + F.pad(tint, (self.config.plane_features, 0))
         return ViewPlanes(torch.stack(surfaces, dim=1), torch.stack(features, dim=1))
 

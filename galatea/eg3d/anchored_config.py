@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from galatea.eg3d.carry import VIEWS
 from galatea.eg3d.guided_sampling import SurfaceSampling
+from galatea.eg3d.painting import NUM_HARMONICS
 from galatea.eg3d.view_planes import Box
 from galatea.errors import ConfigError
 from galatea.morphable.cache import HEAD_VERSION
@@ -89,11 +90,12 @@ class AnchoredConfig:
 
     @property
     def residual_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Additive maps per identity: reflectance in UV space, fine and coarse, and the static planes."""
+        """Additive maps per identity: reflectance in UV space, fine and coarse, static planes, and light."""
         return MappingProxyType(
             {
                 "texture": (3, self.texture_size, self.texture_size),
                 "texture_coarse": (3, 16, 16),
                 "static": (len(VIEWS) * self.static_channels, self.static_size, self.static_size),
+                "light": (3 * NUM_HARMONICS, 1, 1),
             }
         )

@@ -20,15 +20,18 @@ _GEOMETRY_CHANNELS = 5
 
 
 class Painted(NamedTuple):
-    """What `w` paints: reflectance and the texture's other channels in UV space, and the static planes of all views."""
+    """What `w` paints: reflectance and the texture's other channels in UV space, the static planes of all views, and
+    the light on all of it (`HarmonicLight`).
+    """
 
     reflectance: Float[Tensor, "batch 3 size size"]
     texture: Float[Tensor, "batch channels coarse coarse"]
     static: Float[Tensor, "batch views_channels static_size static_size"]
+    light: Float[Tensor, "batch 27 1 1"]
 
     def add(self, residuals: Mapping[str, Tensor]) -> Painted:
-        """Add residual maps: of the reflectance, fine and coarse, and of the static planes."""
-        reflectance, texture, static = self
+        """Add residual maps: of the reflectance, fine and coarse, of the static planes, and of the light."""
+        reflectance, texture, static, light = self
         if "texture" in residuals:
             reflectance = reflectance + residuals["texture"]
         if "texture_coarse" in residuals:
@@ -37,7 +40,9 @@ class Painted(NamedTuple):
             reflectance = reflectance + coarse
         if "static" in residuals:
             static = static + residuals["static"]
-        return Painted(reflectance, texture, static)
+        if "light" in residuals:
+            light = light + residuals["light"]
+        return Painted(reflectance, texture, static, light)
 
 
 class PlaneFusion(nn.Module):

@@ -121,15 +121,22 @@ class HarmonicLight(nn.Module):
         self.read = FullyConnectedLayer(w_dim, 3 * NUM_HARMONICS)
         nn.init.zeros_(self.read.weight)
 
-    def forward(
-        self, w: Float[Tensor, "batch w_dim"], normal: Float[Tensor, "batch rows columns 3"]
-    ) -> Float[Tensor, "batch rows columns 3"]:
-        """Return the light that falls on surfaces of these normals; 1 is full white light."""
+    def forward(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch 27 1 1"]:
+        """Return how much of each harmonic, in red, green and blue, differs from white light."""
         # Light would lose steps in half precision.
         with torch.autocast(w.device.type, enabled=False):
-            light = self.read(w.float()).view(-1, NUM_HARMONICS, 3)
-            falling: Tensor = 1.0 + (harmonics(normal).flatten(1, 2) @ light).view(normal.shape)
-        return falling
+            light: Tensor = self.read(w.float())
+        return light[..., None, None]
+
+
+def harmonic_shading(
+    light: Float[Tensor, "batch 27 1 1"], normal: Float[Tensor, "batch rows columns 3"]
+) -> Float[Tensor, "batch rows columns 3"]:
+    """Return the light that falls on surfaces of these normals; 1 is full white light."""
+    with torch.autocast(light.device.type, enabled=False):
+        coefficients = light.float().view(-1, NUM_HARMONICS, 3)
+        falling: Tensor = 1.0 + (harmonics(normal.float()).flatten(1, 2) @ coefficients).view(normal.shape)
+    return falling
 
 
 class HairTint(nn.Module):
@@ -141,13 +148,17 @@ class HairTint(nn.Module):
         nn.init.zeros_(self.read.weight)
 
     def forward(
-        self, w: Float[Tensor, "batch w_dim"], light: HarmonicLight, skull: Float[Tensor, "batch 3 2"], size: int
+        self,
+        w: Float[Tensor, "batch w_dim"],
+        light: Float[Tensor, "batch 27 1 1"],
+        skull: Float[Tensor, "batch 3 2"],
+        size: int,
     ) -> Float[Tensor, "batch size size 3"]:
         """Return the lit colour for every texel of the front plane.
 
         Args:
             w: the last of `w_plus`.
-            light: of the same head.
+            light: on the same head.
             skull: centre and half extent along each axis (half boxes).
             size: texels per side.
         """
@@ -157,7 +168,7 @@ class HairTint(nn.Module):
         z = (1 - x.square() - y.square()).clamp_min(0).sqrt()
         normal = F.normalize(torch.stack([x, y, z], -1), dim=-1)
         with torch.autocast(w.device.type, enabled=False):
-            tint: Tensor = self.read(w.float())[:, None, None] * light(w, normal)
+            tint: Tensor = self.read(w.float())[:, None, None] * harmonic_shading(light, normal)
         return tint
 
     @torch.no_grad()

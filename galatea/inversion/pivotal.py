@@ -136,7 +136,7 @@ class _SideViews:
         turns = own.new_tensor([(*turn, 0.0) for turn in _SIDE_VIEWS])
         self.views = [View(turned_camera(projection.camera, own + turn), size) for turn in turns]
         with torch.no_grad():
-            self.pivots = view(projection.w_plus, head, {}, self.views)
+            self.pivots = view(projection.w_plus, head, projection.residuals, self.views)
 
     def difference(self, index: int, rendering: Rendering) -> Float[Tensor, "batch"]:
         """Return the difference in opacity, and in depth where the pivot is opaque."""
@@ -169,14 +169,15 @@ def tune(
     scaled = target.at(size if shapes else generator.img_resolution)
     head = cast_once(generator, target.head)
     # One tensor a portrait: damping looks at whole tensors, and portraits shall not influence each other.
-    maps = {name: _new_maps(name, shape, config.map_limit, batch, device) for name, shape in shapes.items()}
+    tuned = {name: shape for name, shape in shapes.items() if name not in projection.residuals}
+    maps = {name: _new_maps(name, shape, config.map_limit, batch, device) for name, shape in tuned.items()}
     seen = _visibility(generator, target, maps)
     masks = {n: open_texture(mesh_of(generator), v[0].shape[-1]).to(device) for n, v in maps.items() if _is_texture(n)}
 
     def masked() -> dict[str, Tensor]:
         residuals = {name: torch.stack(values) for name, values in maps.items()}
         residuals |= {name: visibility.complete(residuals[name]) for name, visibility in seen.items()}
-        return {name: value * masks.get(name, 1.0) for name, value in residuals.items()}
+        return {name: value * masks.get(name, 1.0) for name, value in residuals.items()} | dict(projection.residuals)
 
     delta = {} if shapes else {k: v.requires_grad_() for k, v in new_delta(generator, config.delta_rank, seed).items()}
     move = torch.zeros(batch, 6, device=device, requires_grad=True)
@@ -191,7 +192,8 @@ def tune(
         residuals = masked()
         renderings = view.with_delta(delta, latent, head, full_maps(generator, residuals), views)
         total = objective(renderings[0], scaled)
-        for value in residuals.values():
+        for name in maps:
+            value = residuals[name]
             total = total + config.map_size * value.square().flatten(1).mean(1)
             total = total + config.map_roughness * total_variation(value)
         if config.side_weight:
@@ -205,8 +207,8 @@ def tune(
     progress = minimise(loss, groups, config.num_steps, config.min_gain)
     with torch.no_grad():
         residuals = masked()
-        tuned = view.with_delta(delta, latent, head, full_maps(generator, residuals), sides.views)
-        changes = [(a.alpha - b.alpha).abs().mean((1, 2, 3)) for a, b in zip(tuned, sides.pivots, strict=True)]
+        found = view.with_delta(delta, latent, head, full_maps(generator, residuals), sides.views)
+        changes = [(a.alpha - b.alpha).abs().mean((1, 2, 3)) for a, b in zip(found, sides.pivots, strict=True)]
     return Tuning(
         latent.detach(),
         move_camera(projection.camera, move).detach(),

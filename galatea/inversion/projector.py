@@ -6,6 +6,7 @@ the start, and all of it runs at a low resolution first: the latent carries no f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,14 +16,13 @@ from torch import Tensor
 from galatea.cameras import orbit
 from galatea.errors import ConfigError
 from galatea.inversion.binding import PortraitGenerator, TunedView, View, cast_once
+from galatea.inversion.matching import match_hair, match_light
 from galatea.inversion.objective import Objective, shown
 from galatea.inversion.optimisation import Group, minimise, move_camera
 from galatea.inversion.target import InversionTarget
 from galatea.losses import l1_loss, matte_loss
 
 _CANDIDATE_BATCH = 8
-_HAIR_STEPS, _HAIR_RANGE, _HAIR_FLOOR, _MIN_HAIR_PIXELS = 3, 2.0, 0.02, 12
-"""Corrections of the hair's colour, the largest factor of each, what keeps black from deciding, and pixels needed."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,10 @@ class LatentStatistics:
 
 @dataclass(frozen=True)
 class Projection:
-    """Projected latents of a batch."""
+    """Projected latents of a batch, and residual maps that are known without optimisation."""
 
     w_plus: Float[Tensor, "batch num_ws w_dim"]
+    residuals: Mapping[str, Tensor]
     camera: Float[Tensor, "batch 25"]
     loss: Float[Tensor, "batch"]
     num_steps: int
@@ -127,37 +128,6 @@ def search_start(
     return torch.stack(starts)
 
 
-@torch.no_grad()
-def match_hair(
-    generator: PortraitGenerator,
-    target: InversionTarget,
-    start: Float[Tensor, "batch num_ws w_dim"],
-    config: ProjectionConfig,
-) -> Float[Tensor, "batch num_ws w_dim"]:
-    """Give the start the photo's hair colour, where the generator knows one: few steps would not get there.
-
-    Hair is what lies above the face's middle, on the person and outside the face; colours are compared on average.
-    """
-    tint_hair = getattr(generator, "tint_hair", None)
-    if tint_hair is None:
-        return start
-    small = target.at(config.search_resolution)
-    head = cast_once(generator, small.head)
-    rows = torch.linspace(0, 1, small.face.shape[-2], device=start.device)[:, None]
-    middle = (small.face * rows).sum((2, 3), keepdim=True) / small.face.sum((2, 3), keepdim=True).clamp_min(1e-6)
-    for _ in range(_HAIR_STEPS):
-        rendering = generator.render(generator.planes(start, head), small.camera, start, config.search_resolution)
-        is_hair = (small.matte > 0.9) & (small.face < 0.1) & (rendering.alpha > 0.8) & (rows < middle)
-        share = is_hair / is_hair.sum((2, 3), keepdim=True).clamp_min(1)
-        wanted, found = (
-            ((image * 0.5 + 0.5).clamp(0, 1) * share).sum((2, 3)) for image in (small.image, rendering.image_raw)
-        )
-        is_enough = is_hair.sum((2, 3)) >= _MIN_HAIR_PIXELS
-        factor = ((wanted + _HAIR_FLOOR) / (found + _HAIR_FLOOR)).clamp(1 / _HAIR_RANGE, _HAIR_RANGE)
-        start = tint_hair(start, torch.where(is_enough, factor, torch.ones_like(factor)))
-    return start
-
-
 def project(
     generator: PortraitGenerator,
     target: InversionTarget,
@@ -170,7 +140,9 @@ def project(
     Raises:
         FitError: if the optimisation diverges.
     """
-    start = match_hair(generator, target, search_start(generator, target, statistics, config), config)
+    start = search_start(generator, target, statistics, config)
+    residuals = match_light(generator, target, start)
+    start = match_hair(generator, target, start, residuals, config.search_resolution)
     size = min(config.resolution, generator.neural_rendering_resolution)
     small = target.at(size)
     head = cast_once(generator, target.head)
@@ -181,11 +153,13 @@ def project(
 
     def loss(_step: int) -> Tensor:
         ws = start + offset * statistics.deviation
-        (rendering,) = view(ws, head, {}, [View(move_camera(target.camera, move), size)])
+        (rendering,) = view(ws, head, residuals, [View(move_camera(target.camera, move), size)])
         return objective(rendering, small) + config.hold * offset.square().mean((1, 2)) + move.square().sum(1)
 
     groups = [Group([offset], config.lr)] + ([Group([move], config.camera_lr)] if config.camera_lr else [])
     progress = minimise(loss, groups, config.num_steps, config.min_gain)
     with torch.no_grad():
         w_plus = start + offset * statistics.deviation
-        return Projection(w_plus, move_camera(target.camera, move).detach(), progress.loss, progress.num_steps)
+        return Projection(
+            w_plus, residuals, move_camera(target.camera, move).detach(), progress.loss, progress.num_steps
+        )

@@ -1,0 +1,153 @@
+"""What a photo says at once about latents: the light on the face and the colour of the hair.
+
+Optimisation would need many steps to find either, and would meanwhile paint shadows onto the skin: a lid that was in
+the shade of its brow would stay dark, or a lit one too bright, wherever it moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from galatea.animation.posing import Pose
+from galatea.animation.surface import see_surface
+from galatea.eg3d.anchored import AnchoredGenerator
+from galatea.eg3d.carry import vertex_normals
+from galatea.eg3d.painting import NUM_HARMONICS, harmonics
+from galatea.inversion.binding import PortraitGenerator, cast_once
+from galatea.inversion.target import InversionTarget
+from galatea.morphable.head import HeadModel
+
+_HAIR_STEPS, _HAIR_RANGE, _HAIR_FLOOR, _MIN_HAIR_PIXELS = 3, 2.0, 0.02, 12
+"""Corrections of the hair's colour, the largest factor of each, what keeps black from deciding, and pixels needed."""
+_LIGHT_SIZE, _LIGHT_STEPS, _MIN_SKIN_PIXELS = 64, 2, 100
+"""Size at which light is measured, corrections of it, and pixels of skin needed."""
+_HOLD = (0.005, 0.02, 0.02, 0.02, 0.1, 0.1, 0.1, 0.1, 0.1)
+"""How strongly each harmonic is held, against the mean square of what the skin reflects: the photo's half of the head
+says little about light from behind."""
+_OUTLIER, _ROBUST_STEPS = 0.06, 4
+"""Difference in brightness at which a pixel (brows, highlights, hair before the face) counts half, and reweightings."""
+_GRAZING = 0.25
+"""Least cosine between normal and view of a pixel that light is measured on."""
+
+
+@torch.no_grad()
+def match_light(
+    generator: PortraitGenerator, target: InversionTarget, start: Float[Tensor, "batch num_ws w_dim"]
+) -> dict[str, Float[Tensor, "batch 27 1 1"]]:
+    """Return the residual that gives the start the light of the photo; none for generators without light.
+
+    What the start's skin would reflect in white light is compared with the photo: nine harmonics (Ramamoorthi and
+    Hanrahan 2001) explain the ratio by the surface's direction. The skin's overall colour is left to the texture.
+    """
+    if not isinstance(generator, AnchoredGenerator) or target.head is None:
+        return {}
+    small = target.at(_LIGHT_SIZE)
+    head = cast_once(generator, small.head)
+    normal, is_skin = _skin_normals(generator.mesh, small)
+    basis = harmonics(normal).flatten(1, 2)
+    own = light = generator.light(start[:, -1]).view(-1, NUM_HARMONICS, 3)
+    for _ in range(_LIGHT_STEPS):
+        residual = {"light": (light - own).reshape(-1, 3 * NUM_HARMONICS, 1, 1)}
+        rendering = generator.render(generator.planes(start, head, residual), small.camera, start, _LIGHT_SIZE)
+        reflected = _rows(rendering.image_raw * 0.5 + 0.5) / (1 + basis @ light).clamp_min(0.1)
+        weight = (is_skin * (rendering.alpha > 0.9)[:, 0]).flatten(1)
+        found = _fitted_light(basis, reflected, _rows(small.image * 0.5 + 0.5), weight, light)
+        is_enough = weight.sum(1) >= _MIN_SKIN_PIXELS
+        light = torch.where(is_enough[:, None, None], found, light)
+    return {"light": (light - own).reshape(-1, 3 * NUM_HARMONICS, 1, 1)}
+
+
+def _skin_normals(
+    mesh: HeadModel, target: InversionTarget
+) -> tuple[Float[Tensor, "batch size size 3"], Float[Tensor, "batch size size"]]:
+    """Return the normals that the photo sees, and 1 where they are of the face's skin."""
+    if target.head is None:
+        raise ValueError("light: expected a target with a head")
+    vertices = mesh.vertices(target.head.identity, target.head.expression).float()
+    is_other = mesh.faces[mesh.part != mesh.part_names.index("skin")].flatten()
+    skin = vertices.new_ones(vertices.shape[1], 1).index_fill(0, is_other, 0.0)
+    values = torch.cat([vertex_normals(vertices, mesh.faces), skin.expand(len(vertices), -1, -1)], -1)
+    seen = see_surface(vertices, mesh.faces, values, Pose.of_photo(target.camera), target.image.shape[-1])
+    normal = torch.nn.functional.normalize(seen.values[:, :3], dim=1)
+    towards = target.camera[:, :16].view(-1, 4, 4)[:, :3, 2]
+    facing = -(normal * towards[..., None, None]).sum(1)
+    is_skin = (seen.values[:, 3] > 0.99) & (facing > _GRAZING) & (target.face[:, 0] > 0.9) & (target.matte[:, 0] > 0.9)
+    return normal.permute(0, 2, 3, 1), is_skin.to(vertices.dtype)
+
+
+def _fitted_light(
+    basis: Float[Tensor, "batch pixels 9"],
+    reflected: Float[Tensor, "batch pixels 3"],
+    photo: Float[Tensor, "batch pixels 3"],
+    weight: Float[Tensor, "batch pixels"],
+    light: Float[Tensor, "batch 9 3"],
+) -> Float[Tensor, "batch 9 3"]:
+    """Return the light under which `reflected` looks like the photo, of the old light's mean colour.
+
+    Ridge regression towards the old light for each colour, repeated with less weight for pixels that do not fit.
+    """
+    hold = basis.new_tensor(_HOLD)
+    found, trust = light, weight
+    for _ in range(_ROBUST_STEPS):
+        columns = []
+        for colour in range(3):
+            rows = basis * reflected[..., colour, None]
+            wanted = photo[..., colour] - (rows @ light[..., colour, None])[..., 0] - reflected[..., colour]
+            power = (trust * reflected[..., colour].square()).sum(1)
+            normal = (rows * trust[..., None]).transpose(1, 2) @ rows + torch.diag_embed(hold * power[:, None] + 1e-6)
+            right = (rows * trust[..., None]).transpose(1, 2) @ wanted[..., None]
+            columns.append(light[..., colour] + torch.linalg.solve(normal, right)[..., 0])
+        found = torch.stack(columns, -1)
+        error = (reflected * (1 + basis @ found) - photo).mean(-1)
+        trust = weight / (1 + (error / _OUTLIER).square())
+    return _of_colour(found, light, basis, trust)
+
+
+def _of_colour(found: Tensor, light: Tensor, basis: Tensor, weight: Tensor) -> Float[Tensor, "batch 9 3"]:
+    """Return the found light with the mean colour, not the mean brightness, of the old one."""
+    white = torch.zeros_like(found)
+    white[:, 0] = 1
+    share = weight[..., None] / weight.sum(1)[:, None, None].clamp_min(1)
+    was, now = ((share * (basis @ (white + values))).sum(1, keepdim=True).clamp_min(0.05) for values in (light, found))
+    ratio = now / was
+    return (white + found) * (ratio.mean(-1, keepdim=True) / ratio) - white
+
+
+def _rows(images: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch pixels channels"]:
+    return images.flatten(2).transpose(1, 2)
+
+
+@torch.no_grad()
+def match_hair(
+    generator: PortraitGenerator,
+    target: InversionTarget,
+    start: Float[Tensor, "batch num_ws w_dim"],
+    residuals: Mapping[str, Tensor],
+    size: int,
+) -> Float[Tensor, "batch num_ws w_dim"]:
+    """Give the start the photo's hair colour, where the generator knows one, compared at `size`.
+
+    Hair is what lies above the face's middle, on the person and outside the face; colours are compared on average.
+    """
+    if not isinstance(generator, AnchoredGenerator):
+        return start
+    small = target.at(size)
+    head = cast_once(generator, small.head)
+    rows = torch.linspace(0, 1, small.face.shape[-2], device=start.device)[:, None]
+    middle = (small.face * rows).sum((2, 3), keepdim=True) / small.face.sum((2, 3), keepdim=True).clamp_min(1e-6)
+    for _ in range(_HAIR_STEPS):
+        planes = generator.planes(start, head, residuals)
+        rendering = generator.render(planes, small.camera, start, size)
+        is_hair = (small.matte > 0.9) & (small.face < 0.1) & (rendering.alpha > 0.8) & (rows < middle)
+        share = is_hair / is_hair.sum((2, 3), keepdim=True).clamp_min(1)
+        wanted, found = (
+            ((image * 0.5 + 0.5).clamp(0, 1) * share).sum((2, 3)) for image in (small.image, rendering.image_raw)
+        )
+        is_enough = is_hair.sum((2, 3)) >= _MIN_HAIR_PIXELS
+        factor = ((wanted + _HAIR_FLOOR) / (found + _HAIR_FLOOR)).clamp(1 / _HAIR_RANGE, _HAIR_RANGE)
+        start = generator.tint_hair(start, torch.where(is_enough, factor, torch.ones_like(factor)))
+    return start
