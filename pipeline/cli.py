@@ -16,6 +16,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from galatea.errors import ConfigError, GalateaError
+from pipeline.cli_mesh import mesh
 from pipeline.cli_models import app as models_app
 from pipeline.cli_synthesize import app as synthesize_app
 
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(synthesize_app, name="synthesize")
+app.command()(mesh)
 
 Overrides = Annotated[
     list[str] | None,

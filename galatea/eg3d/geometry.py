@@ -27,6 +27,7 @@ from galatea.eg3d.renderer import DENSITY_SHIFT
 from galatea.eg3d.triplane import PlaneTable
 from galatea.eg3d.view_planes import SurfaceTables, ViewPlanes
 from galatea.errors import ConfigError, InputError
+from galatea.morphable.head import vertex_normals
 
 if TYPE_CHECKING:
     from galatea.eg3d.anchored import AnchoredGenerator
@@ -37,7 +38,10 @@ Field: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From world points (n, 3) to density (n,), per world unit, and colour (n, 3), [0,1]."""
 SURFACE_DENSITY = 10.0
 """Density at the surface (the level of EG3D's shape script): light passes a tenth of a unit with a chance of 1/e."""
+ANCHORED_SURFACE_DENSITY = 40.0
+"""The same for the built-in generator: at 10 a haze around skin and wisps of hair would be the surface."""
 _POINTS_AT_ONCE = 1 << 16
+_HALVINGS = 6
 _FILE_TYPES = (".ply", ".glb")
 
 
@@ -72,10 +76,7 @@ class Mesh:
             ConfigError: if the path ends otherwise.
         """
         path = Path(path)
-        if path.suffix.lower() not in _FILE_TYPES:
-            raise ConfigError(
-                f"mesh file: expected a name that ends with {' or '.join(_FILE_TYPES)}, got {path.name!r}"
-            )
+        check_file_name(path)
         path.write_bytes(self.to_bytes(path.suffix.lower().removeprefix(".")))
 
     def to_bytes(self, kind: str = "glb") -> bytes:
@@ -93,11 +94,21 @@ class Mesh:
         return bytes(export_glb(mesh, include_normals=True))  # type: ignore[no-untyped-call]
 
 
+def check_file_name(path: Path) -> None:
+    """Refuse names of files that meshes are not written to.
+
+    Raises:
+        ConfigError: if the path does not end with .ply or .glb.
+    """
+    if path.suffix.lower() not in _FILE_TYPES:
+        raise ConfigError(f"mesh file: expected a name that ends with {' or '.join(_FILE_TYPES)}, got {path.name!r}")
+
+
 def head_mesh(
     generator: Generator,
     planes: Float[Tensor, "1 planes channels height width"],
     resolution: int = 192,
-    level: float = SURFACE_DENSITY,
+    level: float | None = None,
 ) -> Mesh:
     """Return the surface of one head.
 
@@ -105,7 +116,8 @@ def head_mesh(
         generator: plain or anchored.
         planes: of one head, from `generator.planes`.
         resolution: grid points along an edge; the work grows with its cube.
-        level: density of the surface, per world unit; higher ones lie deeper, below wisps of hair.
+        level: density of the surface, per world unit; higher ones lie deeper, below wisps of hair. None: the usual one
+            of the kind of generator.
 
     Raises:
         InputError: if there are several heads, or there is no surface of this density.
@@ -114,6 +126,8 @@ def head_mesh(
         raise InputError(
             f"planes: expected those of one head, got a batch of {planes.shape[0]}; make one mesh at a time"
         )
+    if level is None:
+        level = SURFACE_DENSITY if isinstance(generator, TriPlaneGenerator) else ANCHORED_SURFACE_DENSITY
     return surface_mesh(density_field(generator, planes), cube_of(generator), resolution, level, planes.device)
 
 
@@ -159,7 +173,9 @@ def density_grid(
 def surface_mesh(field: Field, cube: Cube, resolution: int, level: float, device: torch.device | None = None) -> Mesh:
     """Return the surface where the density of a field passes `level` (marching cubes, Lewiner et al. 2003).
 
-    It is closed: where it would leave the cube it is cut off flat. Normals point down the gradient of the density.
+    Vertices are moved along their grid edges to where the field itself passes the level. Interpolation alone leaves
+    them up to half a cell off, in rings and steps, because density goes from nothing to saturation within a cell.
+    The surface is closed: where it would leave the cube it is cut off flat. Normals are those of the triangles.
 
     Raises:
         ConfigError: if the grid is too small or the level not positive.
@@ -173,12 +189,47 @@ def surface_mesh(field: Field, cube: Cube, resolution: int, level: float, device
             f"mesh: no surface: expected densities on both sides of {level:g}, got {grid.min():.3g} to "
             f"{grid.max():.3g}; choose another level"
         )
-    step = 2 * cube.half / (resolution - 1)
-    vertices, faces, normals, _ = marching_cubes(np.pad(grid, 1), level, gradient_direction="descent")  # type: ignore[no-untyped-call]
-    vertices = ((vertices - 1) * step - cube.half + np.array(cube.centre)).astype(np.float32)
-    points = torch.from_numpy(vertices).to(device)
-    colours = torch.cat([field(part)[1] for part in torch.split(points, _POINTS_AT_ONCE)]).clamp(0, 1)
-    return Mesh(vertices, np.ascontiguousarray(faces[:, ::-1], np.int32), normals, colours.float().cpu().numpy())
+    places, triangles, _, _ = marching_cubes(np.pad(grid, 1), level, gradient_direction="descent")  # type: ignore[no-untyped-call]
+    faces = torch.from_numpy(np.ascontiguousarray(triangles[:, ::-1], np.int64))
+    in_cells = torch.from_numpy(np.ascontiguousarray(places, np.float32)) - 1
+    step, corner = 2 * cube.half / (resolution - 1), torch.tensor(cube.centre) - cube.half
+
+    def at(cells: Tensor) -> tuple[Tensor, Tensor]:
+        points = torch.split((cells * step + corner).to(device), _POINTS_AT_ONCE)
+        found = [field(part) for part in points]
+        return torch.cat([f[0] for f in found]).float().cpu(), torch.cat([f[1] for f in found]).float().cpu()
+
+    in_cells = _settled(lambda cells: at(cells)[0], in_cells, resolution, level)
+    vertices, colours = in_cells * step + corner, at(in_cells)[1].clamp(0, 1)
+    normals = vertex_normals(vertices[None], faces)[0]
+    return Mesh(vertices.numpy(), faces.int().numpy(), normals.numpy(), colours.numpy())
+
+
+def _settled(
+    density: Callable[[Tensor], Tensor], places: Float[Tensor, "n 3"], resolution: int, level: float
+) -> Float[Tensor, "n 3"]:
+    """Move vertices of marching cubes (in cells) along their grid edges to where the density is `level`.
+
+    The edge is halved a few times, then its last part is interpolated. Vertices on no edge of the grid stay.
+    """
+    inside, outside = places.floor(), places.ceil()
+    within = torch.nonzero(((inside >= 0) & (outside <= resolution - 1)).all(1) & (inside != outside).any(1))[:, 0]
+    inside, outside = inside[within], outside[within]
+    inner, outer = density(inside), density(outside)
+    is_swapped = inner < outer
+    inside, outside = (torch.where(is_swapped[:, None], b, a) for a, b in ((inside, outside), (outside, inside)))
+    inner, outer = torch.maximum(inner, outer), torch.minimum(inner, outer)
+    crosses = (inner > level) & (outer <= level)
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        found = density(middle)
+        is_inside = found > level
+        inside, inner = torch.where(is_inside[:, None], middle, inside), torch.where(is_inside, found, inner)
+        outside, outer = torch.where(is_inside[:, None], outside, middle), torch.where(is_inside, outer, found)
+    share = ((inner - level) / (inner - outer).clamp_min(1e-12)).clamp(0, 1)
+    settled = places.clone()
+    settled[within[crosses]] = (inside + share[:, None] * (outside - inside))[crosses]
+    return settled
 
 
 def depth_normals(

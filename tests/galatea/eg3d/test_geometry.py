@@ -40,6 +40,18 @@ def test_a_ball_has_its_radius_and_normals(mesh) -> None:
     np.testing.assert_allclose(mesh.colours[:, 0], offset[:, 0] / RADIUS * 0.5 + 0.5, atol=1e-4)
 
 
+def test_a_surface_that_saturates_within_a_cell_has_no_steps() -> None:
+    def hard(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        inside = RADIUS - (points - CENTRE).norm(dim=-1)
+        return 400 * torch.sigmoid(inside * 500), points * 0
+
+    found, level = surface_mesh(hard, CUBE, 40, 40.0), np.log(9) / 500
+    offset = found.vertices - CENTRE.numpy()
+    distance = np.linalg.norm(offset, axis=1)
+    np.testing.assert_allclose(distance, RADIUS + level, atol=1e-4)
+    assert ((found.normals * offset).sum(1) / distance).min() > 0.997
+
+
 @pytest.mark.parametrize("kind", ["ply", "glb"])
 def test_files_read_back_closed_and_turned_outwards(mesh, kind, tmp_path) -> None:
     mesh.save(tmp_path / f"ball.{kind}")
