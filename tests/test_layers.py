@@ -21,7 +21,7 @@ ALLOWED = {
     "fsspec": {"pipeline"},
     "pyarrow": {"pipeline"},
     "rich": {"pipeline"},
-    "typer": {"pipeline/cli.py", "pipeline/cli_models.py", "pipeline/cli_synthesize.py"},
+    "typer": {"pipeline/cli.py", "pipeline/cli_mesh.py", "pipeline/cli_models.py", "pipeline/cli_synthesize.py"},
 }
 
 
