@@ -37,16 +37,19 @@ _LEAST_AREA = 0.25
 """Least area of the photo, in pixels, that a pixel of the view may be stretched from: less was seen too obliquely (a
 far cheek) or is too compressed (an open eye's lid) to be of use."""
 
+_STILL = 0.01
+"""World units by which teeth and tongue may move and still show the photo's detail."""
 _JUMP = 8.0
 """Pixels of the look-up's grid by which neighbours may look apart: more, and they lie on different surfaces."""
 
 
 @dataclass(frozen=True)
 class HeadMesh:
-    """Triangles of the head and its vertices with the photo's expression."""
+    """Triangles of the head, its vertices with the photo's expression, and which of them lie inside the mouth."""
 
     faces: Int[Tensor, "faces 3"]
     vertices: Float[Tensor, "1 vertices 3"]
+    inside: Float[Tensor, "vertices 1"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class PhotoDetail:
         alpha: rendered opacity.
         mesh: the head, None for generators without one.
         mesh_depth: distance to the visible mesh in the photo's view, far where there is none; None without a mesh.
+        inside: 1 where the photo's view of the mesh shows the inside of the mouth; None without a mesh.
     """
 
     layer: Float[Tensor, "1 4 size size"]
@@ -70,6 +74,20 @@ class PhotoDetail:
     alpha: Float[Tensor, "1 1 grid grid"]
     mesh: HeadMesh | None = None
     mesh_depth: Float[Tensor, "1 1 grid grid"] | None = None
+    inside: Float[Tensor, "1 1 grid grid"] | None = None
+
+
+@dataclass(frozen=True)
+class CarriedDetail:
+    """Detail as posed views see it.
+
+    Attributes:
+        layer: what to add to their rendered layers.
+        inside: 1 where they see the inside of the mouth; None without a mesh.
+    """
+
+    layer: Float[Tensor, "batch 4 size size"]
+    inside: Float[Tensor, "batch 1 grid grid"] | None
 
 
 def make_detail(
@@ -91,13 +109,14 @@ def make_detail(
         grid: size of the maps in which correspondences are computed.
     """
     depth = _resized(fill_unseen(depth, (alpha > 0.5).to(depth.dtype)), grid)
-    mesh_depth = None
+    mesh_depth = inside = None
     if mesh is not None:
-        distance = _distance(mesh.vertices, camera)
-        seen = see_surface(mesh.vertices, mesh.faces, distance, Pose.of_photo(camera), grid)
-        mesh_depth = torch.where(seen.is_hit > 0, seen.values, seen.values.new_tensor(_FAR))
+        values = torch.cat([_distance(mesh.vertices, camera), mesh.inside[None]], -1)
+        seen = see_surface(mesh.vertices, mesh.faces, values, Pose.of_photo(camera), grid)
+        mesh_depth = torch.where(seen.is_hit > 0, seen.values[:, :1], seen.values.new_tensor(_FAR))
+        inside = _is_inside(seen.values[:, 1:])
     smooth_depth = depth if mesh is None else _blurred(depth)
-    return PhotoDetail(layer, camera, depth, smooth_depth, _resized(alpha, grid), mesh, mesh_depth)
+    return PhotoDetail(layer, camera, depth, smooth_depth, _resized(alpha, grid), mesh, mesh_depth, inside)
 
 
 def carry_detail(
@@ -106,7 +125,7 @@ def carry_detail(
     depth: Float[Tensor, "batch 1 r r"],
     alpha: Float[Tensor, "batch 1 r r"],
     vertices: Float[Tensor, "batch vertices 3"] | None = None,
-) -> Float[Tensor, "batch 4 size size"]:
+) -> CarriedDetail:
     """Return the difference layer as the posed views see it.
 
     Args:
@@ -120,13 +139,14 @@ def carry_detail(
     depth = _resized(fill_unseen(depth, (alpha > 0.5).to(depth.dtype)), grid)
     rays = pose_rays(pose, grid)
     points = _points(rays, depth)
-    on_skin = torch.zeros_like(depth)
+    on_skin, inside, still = torch.zeros_like(depth), None, torch.ones_like(depth)
     if detail.mesh is not None and vertices is not None:
-        points, on_skin = _unexpressed(points, _points(rays, _blurred(depth)), detail.mesh, vertices, pose)
+        loose = _points(rays, _blurred(depth))
+        points, on_skin, inside, still = _unexpressed(points, loose, detail.mesh, vertices, pose)
     camera = detail.camera.expand(points.shape[0], 25)
     image, _ = project(points.flatten(2).transpose(1, 2), camera)
     lookup = image.transpose(1, 2).reshape(-1, 2, grid, grid) * 2 - 1
-    weight = _visibility(detail, points, lookup, on_skin) * _scale_weight(lookup)
+    weight = _visibility(detail, points, lookup, on_skin) * _scale_weight(lookup) * still
     # Beyond the silhouette only what also was beyond the photo's rendered silhouette (loose hair) has a place.
     was_opaque = _look_up(detail.alpha.expand(points.shape[0], -1, -1, -1), lookup)
     weight = weight * (_resized(alpha, grid) + 1 - was_opaque).clamp(0, 1)
@@ -138,7 +158,7 @@ def carry_detail(
     weight = torch.minimum(weight, F.avg_pool2d(weight, 5, 1, 2, count_include_pad=False))
     lookup, weight = enlarge_lookup(lookup, size), _resized(weight, size)
     carried = _look_up(detail.layer.expand(lookup.shape[0], -1, -1, -1), lookup)
-    return carried * weight
+    return CarriedDetail(carried * weight, inside)
 
 
 def _unexpressed(
@@ -147,16 +167,20 @@ def _unexpressed(
     mesh: HeadMesh,
     vertices: Float[Tensor, "batch vertices 3"],
     pose: Pose,
-) -> tuple[Float[Tensor, "batch 3 grid grid"], Float[Tensor, "batch 1 grid grid"]]:
-    """Move points back to where they were in the photo's expression; also say how surely they lie on the mesh.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Move points back to where they were in the photo's expression.
+
+    Also returns how surely they lie on the mesh, whether they are inside the mouth, and 0 where they are (or next to
+    it) and have moved: teeth and tongue of the mesh do not move as this person's do.
 
     Points near the mesh are put on it; the others (hair, clothes) are taken from `loose`, their smooth surface: the
     rendered depth of hair is uneven, and would make its strands waver.
     """
     grid = points.shape[-1]
     resting = mesh.vertices.expand_as(vertices)
-    seen = see_surface(vertices, mesh.faces, torch.cat([vertices, resting], -1), pose, grid)
-    position, source = seen.values[:, :3], seen.values[:, 3:]
+    values = torch.cat([vertices, resting, mesh.inside.expand(len(vertices), -1, -1)], -1)
+    seen = see_surface(vertices, mesh.faces, values, pose, grid)
+    position, source, inside = seen.values[:, :3], seen.values[:, 3:6], _is_inside(seen.values[:, 6:])
     origin = pose_rays(pose, 1).origins.transpose(1, 2)[..., None]
     depth, mesh_depth = ((where - origin).norm(dim=1, keepdim=True) for where in (points, position))
     on_skin = seen.is_hit * (2 - (points - position).norm(dim=1, keepdim=True) / _AGREEMENT).clamp(0, 1)
@@ -167,7 +191,12 @@ def _unexpressed(
     motion, is_beside = motion_from_beside((source - position) * known, known, is_behind, depth)
     moved = fill_unseen(motion, torch.maximum(known, is_beside))
     place = loose + on_skin * (position - loose) + is_beside * (points - loose)
-    return place + moved, on_skin
+    is_moved = 1 - torch.exp(-((source - position).norm(dim=1, keepdim=True) / _STILL).square())
+    return place + moved, on_skin, inside, 1 - F.max_pool2d(inside * is_moved, 3, 1, 1)
+
+
+def _is_inside(share: Float[Tensor, "batch 1 grid grid"]) -> Float[Tensor, "batch 1 grid grid"]:
+    return (share > 0.5).to(share.dtype)
 
 
 def motion_from_beside(

@@ -27,7 +27,7 @@ def interior(alpha):
 def test_the_photo_s_own_view_gets_all_of_the_detail(camera, sphere):
     layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
     detail = make_detail(layer, camera, depth, alpha, grid=SIZE)
-    carried = carry_detail(detail, pose_at(camera, 0.0), depth, alpha)
+    carried = carry_detail(detail, pose_at(camera, 0.0), depth, alpha).layer
     where = interior(alpha).expand_as(layer)
     assert torch.allclose(carried[where], layer[where], atol=2e-3)
 
@@ -37,7 +37,7 @@ def test_a_turned_view_shows_the_detail_where_the_surface_went(camera, sphere, y
     layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
     detail = make_detail(layer, camera, depth, alpha, grid=SIZE)
     turned, turned_depth, turned_alpha = sphere.view(pose_at(camera, yaw), SIZE)
-    carried = carry_detail(detail, pose_at(camera, yaw), turned_depth, turned_alpha)
+    carried = carry_detail(detail, pose_at(camera, yaw), turned_depth, turned_alpha).layer
     is_seen = (carried[:, 3:] > 0.95) & interior(turned_alpha)
     assert is_seen.float().mean() > 0.5 * turned_alpha.mean()
     assert (carried - turned)[is_seen.expand_as(turned)].abs().max() < 0.08
@@ -47,7 +47,7 @@ def test_what_the_photo_did_not_see_gets_nothing(camera, sphere):
     layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
     detail = make_detail(layer, camera, depth, alpha, grid=SIZE)
     _, turned_depth, turned_alpha = sphere.view(pose_at(camera, 40.0), SIZE)
-    carried = carry_detail(detail, pose_at(camera, 40.0), turned_depth, turned_alpha)
+    carried = carry_detail(detail, pose_at(camera, 40.0), turned_depth, turned_alpha).layer
     columns = carried[0, 3].sum(0) / turned_alpha[0, 0].sum(0).clamp_min(1)
     hidden = turned_alpha[0, 0].sum(0).nonzero().flatten()
     # The camera went to +x: the sphere's +x side, unseen by the photo, is on the image's right.
@@ -57,12 +57,14 @@ def test_what_the_photo_did_not_see_gets_nothing(camera, sphere):
 def test_the_mesh_moves_detail_with_the_expression(camera, sphere):
     vertices, faces = sphere.mesh()
     layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
-    detail = make_detail(layer, camera, depth, alpha, HeadMesh(faces, vertices), grid=SIZE)
+    detail = make_detail(
+        layer, camera, depth, alpha, HeadMesh(faces, vertices, torch.zeros(vertices.shape[1], 1)), grid=SIZE
+    )
     angle = torch.deg2rad(torch.tensor(10.0))
     spin = torch.tensor([[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0], [0, 0, 1.0]])
     pivot = torch.tensor(PIVOT)
     expressed = (vertices - pivot) @ spin.T + pivot
-    carried = carry_detail(detail, pose_at(camera, 0.0), depth, alpha, expressed)
+    carried = carry_detail(detail, pose_at(camera, 0.0), depth, alpha, expressed).layer
     rolled, _, _ = sphere.view(Pose(camera, torch.tensor([[0.0, 0.0, 10.0]])), SIZE)
     rolled_back, _, _ = sphere.view(Pose(camera, torch.tensor([[0.0, 0.0, -10.0]])), SIZE)
     is_seen = (carried[:, 3:] > 0.95).expand_as(rolled)

@@ -1,0 +1,63 @@
+"""The photo's own teeth stay with the skull while the lips move over them."""
+
+import pytest
+import torch
+
+from galatea.animation.mouth import PhotoMouth, TeethArch, inside_vertices, is_open, teeth_arch
+from galatea.animation.posing import Pose, own_angles, pose_rays
+from galatea.cameras import orbit, project
+from galatea.morphable.head import HeadModel
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return HeadModel.load()
+
+
+def test_the_arch_is_the_front_of_the_teeth_and_the_same_on_both_sides(mesh):
+    arch = teeth_arch(mesh, mesh.mean[None])
+    teeth = mesh.mean[mesh.faces[mesh.part == mesh.part_names.index("teeth")].flatten()]
+    front = teeth[teeth[:, 0].abs() < 0.01, 2].max()
+    assert abs(float(arch.top) - float(front)) < 0.006
+    assert abs(float(arch.middle)) < 1e-4
+    assert float(arch.bend) > 0
+
+
+def test_rays_meet_the_arch_on_it():
+    arch = TeethArch(torch.tensor([0.01]), torch.tensor([0.23]), torch.tensor([8.0]))
+    rays = pose_rays(Pose.of_photo(orbit(torch.tensor([15.0]), torch.tensor([5.0]))), 8)
+    points = arch.meet(rays.origins.expand_as(rays.directions), rays.directions)[0]
+    is_near = (points[:, 0] - 0.01).abs() < 0.1
+    surface = 0.23 - 8.0 * (points[:, 0] - 0.01).square()
+    assert is_near.any()
+    assert torch.allclose(points[is_near, 2], surface[is_near], atol=1e-4)
+
+
+@pytest.mark.parametrize("yaw", [0.0, 15.0])
+def test_a_tooth_is_seen_where_it_went_and_nothing_where_the_photo_s_mouth_was_shut(mesh, yaw):
+    camera = orbit(torch.zeros(1), torch.zeros(1))
+    arch = teeth_arch(mesh, mesh.mean[None])
+    tooth = torch.stack([torch.zeros(1), torch.tensor([-0.07]), arch.top], -1)[None]
+    ((column, row),) = (project(tooth, camera)[0][0] * SIZE).long().tolist()
+    layer, inside = torch.zeros(1, 4, SIZE, SIZE), torch.zeros(1, 1, SIZE, SIZE)
+    layer[..., row - 1 : row + 2, column - 1 : column + 2] = 1
+    inside[..., row - 3 : row + 4, column - 6 : column + 7] = 1
+    mouth = PhotoMouth(layer, inside, arch)
+    pose = Pose(camera, own_angles(camera) + torch.tensor([[yaw, 0.0, 0.0]]))
+    shown, weight = mouth.seen(pose, torch.ones(1, 1, SIZE, SIZE), SIZE)
+    rays = pose_rays(pose, SIZE)
+    towards = torch.nn.functional.normalize(tooth - rays.origins, dim=-1)
+    at = int((towards * torch.nn.functional.normalize(rays.directions, dim=-1)).sum(-1).argmax())
+    assert float((shown * weight)[0, 0].flatten()[at]) > 0.8
+    assert float(weight[..., : row - 12, :].max()) == 0
+    assert is_open(inside)
+    assert not is_open(torch.zeros_like(inside))
+
+
+def test_lips_belong_to_the_outside(mesh):
+    inside = inside_vertices(mesh)[:, 0]
+    assert 0 < inside.mean() < 0.2
+    skin = mesh.faces[mesh.part == mesh.part_names.index("skin")]
+    assert inside[skin.flatten()].max() == 0
