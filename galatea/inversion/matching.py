@@ -18,7 +18,9 @@ from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.carry import vertex_normals
 from galatea.eg3d.painting import NUM_HARMONICS, harmonics
 from galatea.inversion.binding import PortraitGenerator, cast_once
+from galatea.inversion.objective import shown
 from galatea.inversion.target import InversionTarget
+from galatea.losses import l1_loss, matte_loss
 from galatea.morphable.head import HeadModel
 
 _HAIR_STEPS, _HAIR_RANGE, _HAIR_FLOOR, _MIN_HAIR_PIXELS = 3, 2.0, 0.02, 12
@@ -127,27 +129,57 @@ def match_hair(
     target: InversionTarget,
     start: Float[Tensor, "batch num_ws w_dim"],
     residuals: Mapping[str, Tensor],
-    size: int,
+    num_steps: int = _HAIR_STEPS,
 ) -> Float[Tensor, "batch num_ws w_dim"]:
-    """Give the start the photo's hair colour, where the generator knows one, compared at `size`.
+    """Give starts the hair colour of their photo (one for all, or one each), where the generator knows one.
 
     Hair is what lies above the face's middle, on the person and outside the face; colours are compared on average.
     """
     if not isinstance(generator, AnchoredGenerator):
         return start
-    small = target.at(size)
-    head = cast_once(generator, small.head)
-    rows = torch.linspace(0, 1, small.face.shape[-2], device=start.device)[:, None]
-    middle = (small.face * rows).sum((2, 3), keepdim=True) / small.face.sum((2, 3), keepdim=True).clamp_min(1e-6)
-    for _ in range(_HAIR_STEPS):
-        planes = generator.planes(start, head, residuals)
-        rendering = generator.render(planes, small.camera, start, size)
-        is_hair = (small.matte > 0.9) & (small.face < 0.1) & (rendering.alpha > 0.8) & (rows < middle)
+    head, camera = cast_once(generator, target.head), target.camera.expand(len(start), -1)
+    size = target.image.shape[-1]
+    rows = torch.linspace(0, 1, size, device=start.device)[:, None]
+    middle = (target.face * rows).sum((2, 3), keepdim=True) / target.face.sum((2, 3), keepdim=True).clamp_min(1e-6)
+    for _ in range(num_steps):
+        rendering = generator.render(generator.planes(start, head, residuals), camera, start, size)
+        is_hair = (target.matte > 0.9) & (target.face < 0.1) & (rendering.alpha > 0.8) & (rows < middle)
         share = is_hair / is_hair.sum((2, 3), keepdim=True).clamp_min(1)
         wanted, found = (
-            ((image * 0.5 + 0.5).clamp(0, 1) * share).sum((2, 3)) for image in (small.image, rendering.image_raw)
+            ((image * 0.5 + 0.5).clamp(0, 1) * share).sum((2, 3)) for image in (target.image, rendering.image_raw)
         )
         is_enough = is_hair.sum((2, 3)) >= _MIN_HAIR_PIXELS
         factor = ((wanted + _HAIR_FLOOR) / (found + _HAIR_FLOOR)).clamp(1 / _HAIR_RANGE, _HAIR_RANGE)
         start = generator.tint_hair(start, torch.where(is_enough, factor, torch.ones_like(factor)))
     return start
+
+
+@torch.no_grad()
+def match_hair_style(
+    generator: AnchoredGenerator,
+    target: InversionTarget,
+    codes: Float[Tensor, "batch z_dim"],
+    residuals: Mapping[str, Tensor],
+) -> Float[Tensor, "batch z_dim"]:
+    """Return codes with the one style of hair that, in the photo's colour, comes closest to the photo."""
+    styles = generator.code_fields["hair_style"]
+    found = codes.clone()
+    for index, code in enumerate(codes):
+        one = target.select(index)
+        own = {name: maps[index : index + 1] for name, maps in residuals.items()}
+        tried = code.repeat(styles.stop - styles.start, 1)
+        tried[:, styles] = torch.eye(len(tried), dtype=code.dtype, device=code.device)
+        ws = match_hair(generator, one, generator.mapping(tried), own, num_steps=1)
+        planes = generator.planes(ws, cast_once(generator, one.head), own)
+        found[index] = tried[difference(generator, planes, ws, one).argmin()]
+    return found
+
+
+def difference(
+    generator: PortraitGenerator, planes: Tensor, ws: Float[Tensor, "n num_ws w_dim"], one: InversionTarget
+) -> Float[Tensor, "n"]:
+    """Return how far renderings of several latents, at the photo's size, are from one photo."""
+    rendering = generator.render(planes, one.camera.expand(len(ws), 25), ws, one.image.shape[-1])
+    image = shown(rendering, one.background.expand(len(ws), -1, -1, -1))
+    matte = matte_loss(rendering.alpha, one.matte.expand(len(ws), -1, -1, -1))
+    return l1_loss(image, one.image, one.weight) + matte

@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from galatea.cameras import orbit
+from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.errors import ConfigError
 from galatea.inversion.binding import PortraitGenerator, TunedView, View, cast_once
-from galatea.inversion.matching import match_hair, match_light
-from galatea.inversion.objective import Objective, shown
+from galatea.inversion.matching import difference, match_hair, match_hair_style, match_light
+from galatea.inversion.objective import Objective
 from galatea.inversion.optimisation import Group, minimise, move_camera
 from galatea.inversion.target import InversionTarget
-from galatea.losses import l1_loss, matte_loss
 
 _CANDIDATE_BATCH = 8
 
@@ -65,16 +65,27 @@ class ProjectionConfig:
 
 @dataclass(frozen=True)
 class LatentStatistics:
-    """Typical `w` of a generator: mean, overall standard deviation, and examples that can serve as starts."""
+    """Typical `w` of a generator: mean, overall standard deviation, and examples that can serve as starts, with their
+    codes (None for generators whose codes mean nothing).
+    """
 
     mean: Float[Tensor, "w_dim"]
     deviation: Float[Tensor, ""]
     examples: Float[Tensor, "n num_ws w_dim"]
+    codes: Float[Tensor, "n z_dim"] | None
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the projection of a batch starts; residual maps that are known without optimisation stay as they are."""
+
+    ws: Float[Tensor, "batch num_ws w_dim"]
+    residuals: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Projected latents of a batch, and residual maps that are known without optimisation."""
+    """Projected latents of a batch, and the residual maps of their start."""
 
     w_plus: Float[Tensor, "batch num_ws w_dim"]
     residuals: Mapping[str, Tensor]
@@ -91,41 +102,46 @@ def latent_statistics(generator: PortraitGenerator, num_examples: int = 128, see
     """
     device = generator.w_avg.device
     codes = getattr(generator, "typical_codes", None)
-    if codes is None or len(codes) == 0:
+    is_semantic = codes is not None and len(codes) > 0
+    if codes is None or not is_semantic:
         codes = torch.randn(num_examples, generator.z_dim, generator=torch.Generator().manual_seed(seed)).to(device)
     codes = codes[:num_examples].float()
     frontal = orbit(torch.zeros(1, device=device), torch.zeros(1, device=device)).expand(len(codes), 25)
     ws = generator.mapping(codes, frontal)
     mean = ws[:, 0].mean(0)
     deviation = (ws[:, 0] - mean).square().mean().sqrt().clamp_min(1e-4)
-    return LatentStatistics(mean, deviation, torch.cat([mean.expand(1, *ws.shape[1:]), ws]))
+    known = torch.cat([codes.mean(0, keepdim=True), codes]) if is_semantic else None
+    return LatentStatistics(mean, deviation, torch.cat([mean.expand(1, *ws.shape[1:]), ws]), known)
 
 
 @torch.no_grad()
 def search_start(
     generator: PortraitGenerator, target: InversionTarget, statistics: LatentStatistics, config: ProjectionConfig
-) -> Float[Tensor, "batch num_ws w_dim"]:
-    """Return, for every portrait, the mean of the three example latents that look most like it."""
-    size = config.search_resolution
-    small = target.at(size)
-    examples = statistics.examples[: config.num_candidates]
-    starts = []
-    for index in range(len(target.image)):
-        one = small.select(index)
-        head = cast_once(generator, one.head)
-        errors = []
-        for ws in torch.split(examples, _CANDIDATE_BATCH):
-            rendering = generator.render(
-                generator.planes(ws, head), one.camera.expand(len(ws), 25), ws, min(size, config.resolution)
-            )
-            image = shown(rendering, one.background.expand(len(ws), -1, -1, -1))
-            error = l1_loss(image, one.image, one.weight) + matte_loss(
-                rendering.alpha, one.matte.expand(len(ws), -1, -1, -1)
-            )
-            errors.append(error)
-        best = torch.cat(errors).argsort()[:3]
-        starts.append(examples[best].mean(0))
-    return torch.stack(starts)
+) -> Start:
+    """Return, for every portrait, the mean of the three examples that look most like it, lit and haired like it.
+
+    Where codes have a meaning they are averaged, and the style of the hair is tried out after: between two styles
+    there is only a ghost of both.
+    """
+    small = target.at(config.search_resolution)
+    best = torch.stack([_closest(generator, small.select(i), statistics, config) for i in range(len(target.image))])
+    ws = statistics.examples[best].mean(1)
+    residuals = match_light(generator, target, ws)
+    if statistics.codes is not None and isinstance(generator, AnchoredGenerator):
+        codes = match_hair_style(generator, small, statistics.codes[best].mean(1), residuals)
+        ws = generator.mapping(codes)
+        residuals = match_light(generator, target, ws)
+    return Start(match_hair(generator, small, ws, residuals), residuals)
+
+
+def _closest(
+    generator: PortraitGenerator, one: InversionTarget, statistics: LatentStatistics, config: ProjectionConfig
+) -> Int[Tensor, "3"]:
+    """Return which three of the examples look most like a portrait."""
+    head, errors = cast_once(generator, one.head), []
+    for ws in torch.split(statistics.examples[: config.num_candidates], _CANDIDATE_BATCH):
+        errors.append(difference(generator, generator.planes(ws, head), ws, one))
+    return torch.cat(errors).argsort()[:3]
 
 
 def project(
@@ -140,9 +156,8 @@ def project(
     Raises:
         FitError: if the optimisation diverges.
     """
-    start = search_start(generator, target, statistics, config)
-    residuals = match_light(generator, target, start)
-    start = match_hair(generator, target, start, residuals, config.search_resolution)
+    found = search_start(generator, target, statistics, config)
+    start, residuals = found.ws, found.residuals
     size = min(config.resolution, generator.neural_rendering_resolution)
     small = target.at(size)
     head = cast_once(generator, target.head)
