@@ -162,8 +162,10 @@ def match_hair_style(
     residuals: Mapping[str, Tensor],
 ) -> Float[Tensor, "batch z_dim"]:
     """Return codes with the one style of hair that, in the photo's colour, comes closest to the photo."""
-    styles = generator.code_fields["hair_style"]
     found = codes.clone()
+    if "hair_style" not in generator.code_fields:
+        return found
+    styles = generator.code_fields["hair_style"]
     for index, code in enumerate(codes):
         one = target.select(index)
         own = {name: maps[index : index + 1] for name, maps in residuals.items()}
