@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from galatea.animation.surface import fill_unseen
+from galatea.animation.background import fill_background
 from galatea.eg3d.generator import Rendering
 from galatea.errors import InputError
 
@@ -39,10 +39,9 @@ def person_matte(
 def clean_background(
     photo: Float[Tensor, "batch 3 size size"], person: Float[Tensor, "batch 1 size size"]
 ) -> Float[Tensor, "batch 3 size size"]:
-    """Return the photo (0..1) without the person: the hole is filled by smooth continuation of its surroundings.
+    """Return the photo (0..1) without the person: the hole is filled with pieces of the background around it.
 
-    A strongly turned head uncovers places that the photo did not show; a blurred continuation is less conspicuous there
-    than the ghost of the original head would be.
+    A turned head uncovers places that the photo did not show.
     """
     size = photo.shape[-1]
     growth = max(1, round(size * _HOLE_GROWTH))
@@ -52,11 +51,7 @@ def clean_background(
         # Nothing of the background is seen: keep the uppermost corners as the best guess of its colour.
         hole = hole.clone()
         hole[..., :growth, :growth], hole[..., :growth, -growth:] = 0, 0
-    filled = fill_unseen(photo, 1 - hole)
-    blurred = _blur(filled, growth)
-    soft = _blur(hole, max(1, growth // 2))
-    # Within the hole only the blurred continuation; a feathered rim hides where it begins.
-    return torch.where(hole > 0, blurred * soft + filled * (1 - soft), photo)
+    return fill_background(photo, hole)
 
 
 def photo_layer(
@@ -125,10 +120,3 @@ def _border_weight(size: int) -> NDArray[np.float32]:
     ramp = np.clip(np.minimum(centres, 1 - centres) / _FEATHER, 0, 1)
     ramp = ramp * ramp * (3 - 2 * ramp)
     return np.minimum(ramp[:, None], ramp[None, :])
-
-
-def _blur(maps: Tensor, radius: int) -> Tensor:
-    """Blur by two box filters, borders continued."""
-    for _ in range(2):
-        maps = F.avg_pool2d(F.pad(maps, (radius,) * 4, mode="replicate"), 2 * radius + 1, 1)
-    return maps

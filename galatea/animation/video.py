@@ -122,7 +122,8 @@ def encode_mp4(frames: UInt8[np.ndarray, "frames height width 3"], fps: float, c
         with av.open(str(path), mode="w", options={"movflags": "+faststart"}) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
             stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
-            stream.options = {"crf": str(crf), "preset": "medium"}
+            # Without the macroblock tree: with it, the same frames were now and then cut into other bytes.
+            stream.options = {"crf": str(crf), "preset": "medium", "x264-params": "mbtree=0"}
             context = stream.codec_context
             context.thread_count = 1  # with more, the same frames may be cut into other bytes; workers have one core
             context.color_primaries = context.color_trc = context.colorspace = BT709
