@@ -15,26 +15,22 @@ from torch import Tensor
 from galatea.cameras import view_angles
 from galatea.errors import ConfigError, NoFaceError
 from galatea.faces.alignment import PortraitCrop, portrait_crop
-from galatea.faces.packs import DetectedFace, FacePack, open_pack
+from galatea.faces.packs import DetectedFace, FacePack
 from galatea.images import decode_image, encode_png, encode_webp, to_tensor
 from galatea.morphable.baking import NUM_IDENTITY
 from galatea.morphable.fitting import HeadFit, HeadFitter
 from galatea.morphable.head import HeadModel
 from stages.base import Column, Kind, ModelPart, Record, Stage
-from stages.provenance import face_parts, head_parts
+from stages.face_models import FaceModels
 
 SHARPNESS_SIZE = 256
 """Sharpness is measured at this crop size, so that it can be compared between photos."""
 
 
 @dataclass(frozen=True)
-class AlignConfig:
+class AlignConfig(FaceModels):
     """Settings of the align stage."""
 
-    faces_pack: str = "open"
-    """Which models read faces: `open` or `insightface`."""
-    faces_root: str = ""
-    """Folder of a pack that the user supplies."""
     min_face_px: float = 40.0
     """Faces whose box is smaller are listed as not usable."""
     max_faces: int = 64
@@ -50,8 +46,7 @@ class AlignConfig:
         Raises:
             ConfigError: naming the field.
         """
-        if not self.faces_pack:
-            raise ConfigError("align.faces_pack: expected the name of a face pack, got an empty string")
+        super().__post_init__()
         if not 8 <= self.min_face_px <= 4096:
             raise ConfigError(f"align.min_face_px: expected 8 to 4096 pixels, got {self.min_face_px}")
         for name in ("max_faces", "max_pixels", "face_batch"):
@@ -115,12 +110,12 @@ class AlignStage(Stage):
 
     def models(self) -> tuple[ModelPart, ...]:
         """Name the face pack's models and the head model."""
-        return (*face_parts(self.config.faces_pack), *head_parts())
+        return self.config.face_parts()
 
     def setup(self, device: torch.device) -> None:
         """Load the face pack and the head model."""
         self._device = device
-        self._pack = open_pack(self.config.faces_pack, device, self.config.faces_root or None)
+        self._pack = self.config.open_faces(device)
         self._fitter = HeadFitter(HeadModel.load())
 
     def process(self, batch: Sequence[Record]) -> list[list[Record]]:

@@ -11,23 +11,18 @@ import torch
 from galatea.animation import drivers
 from galatea.animation.motion import Motion
 from galatea.errors import ConfigError, DriverError
-from galatea.faces.packs import open_pack
 from galatea.morphable.fitting import HeadFitter
 from galatea.morphable.head import HeadModel
 from stages.base import Column, Kind, ModelPart, Record, Stage
-from stages.provenance import face_parts, head_parts
+from stages.face_models import FaceModels
 
 KINDS = ("preset", "camera", "photo", "video", "arkit")
 
 
 @dataclass(frozen=True)
-class DriveConfig:
+class DriveConfig(FaceModels):
     """Settings of the drive stage."""
 
-    faces_pack: str = "open"
-    """Which models read the faces of driving photos and videos: `open` or `insightface`."""
-    faces_root: str = ""
-    """Folder of a pack that the user supplies."""
     fps: float = 25.0
     """Frames per second of presets and camera paths; files keep their own."""
     video_fps: float = 0.0
@@ -43,8 +38,7 @@ class DriveConfig:
         Raises:
             ConfigError: naming the field.
         """
-        if not self.faces_pack:
-            raise ConfigError("drive.faces_pack: expected the name of a face pack, got an empty string")
+        super().__post_init__()
         for name, low, high in (("fps", 1, 120), ("video_fps", 0, 120), ("max_seconds", 0.1, 600), ("amplitude", 0, 4)):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -77,7 +71,7 @@ class DriveStage(Stage):
 
     def models(self) -> tuple[ModelPart, ...]:
         """Name the face pack's models and the head model."""
-        return (*face_parts(self.config.faces_pack), *head_parts())
+        return self.config.face_parts()
 
     def setup(self, device: torch.device) -> None:
         """Remember the device; presets and camera paths need no model."""
@@ -125,6 +119,6 @@ class DriveStage(Stage):
 
     def _read(self) -> drivers.Reading:
         if self._reading is None:
-            pack = open_pack(self.config.faces_pack, self._device, self.config.faces_root or None)
+            pack = self.config.open_faces(self._device)
             self._reading = drivers.Reading(pack, HeadFitter(HeadModel.load()), self._device)
         return self._reading

@@ -16,7 +16,7 @@ from galatea.animation.video import read_video
 from galatea.cameras import view_angles
 from galatea.errors import ConfigError
 from galatea.faces.landmarks import FaceLandmarks
-from galatea.faces.packs import FacePack, open_pack
+from galatea.faces.packs import FacePack
 from galatea.images import decode_image, to_tensor
 from galatea.inversion.target import face_mask
 from galatea.metrics.consistency import FacePatch, view_landmark_error, view_psnr, view_spread_deg
@@ -26,19 +26,15 @@ from galatea.metrics.quality import ms_ssim, psnr, ssim
 from galatea.morphable.fitting import HeadFitter
 from galatea.morphable.head import HeadModel
 from stages.base import Column, Kind, ModelPart, Record, Stage
-from stages.provenance import face_parts, head_parts
+from stages.face_models import FaceModels
 
 PORTRAIT, CLIP = "portrait", "clip"
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(FaceModels):
     """Settings of the evaluate stage: how it measures, and the gates."""
 
-    faces_pack: str = "open"
-    """Which models measure identity: `open` or `insightface`."""
-    faces_root: str = ""
-    """Folder of a pack that the user supplies."""
     clip_frames: int = 8
     """Frames of a clip that are measured, evenly spread."""
     min_identity_similarity: float = 0.5
@@ -60,8 +56,7 @@ class EvaluateConfig:
         Raises:
             ConfigError: naming the field.
         """
-        if not self.faces_pack:
-            raise ConfigError("evaluate.faces_pack: expected the name of a face pack, got an empty string")
+        super().__post_init__()
         if not 1 <= self.clip_frames <= 1000:
             raise ConfigError(f"evaluate.clip_frames: expected 1 to 1000, got {self.clip_frames}")
         for name, value in vars(self).items():
@@ -115,12 +110,12 @@ class EvaluateStage(Stage):
 
     def models(self) -> tuple[ModelPart, ...]:
         """Name the face pack's models and the head model."""
-        return (*face_parts(self.config.faces_pack), *head_parts())
+        return self.config.face_parts()
 
     def setup(self, device: torch.device) -> None:
         """Load the face pack and the head model."""
         self._device = device
-        self._pack = open_pack(self.config.faces_pack, device, self.config.faces_root or None)
+        self._pack = self.config.open_faces(device)
         head = HeadModel.load()
         self._fitter, self._patch = HeadFitter(head), FacePatch.of(head)
 

@@ -18,7 +18,7 @@ from galatea.animation.contact_sheet import contact_sheet
 from galatea.animation.rendering import PortraitAnimator, RenderSettings
 from galatea.eg3d.checkpoint import load_generator
 from galatea.errors import ConfigError, InputError
-from galatea.faces.packs import FacePack, open_pack
+from galatea.faces.packs import FacePack
 from galatea.images import decode_grey, decode_image, encode_webp, to_tensor, to_uint8
 from galatea.inversion.binding import PortraitGenerator, mesh_of
 from galatea.inversion.inverting import GeneratorIdentity, Inversion, InversionConfig, invert
@@ -30,7 +30,8 @@ from galatea.metrics.identity import identity_similarity
 from galatea.metrics.pose_expression import landmark_error
 from galatea.morphable.head import HeadCoefficients
 from stages.base import Column, Kind, ModelPart, Record, Stage
-from stages.provenance import face_parts, generator_part, head_parts
+from stages.face_models import FaceModels
+from stages.provenance import generator_part
 
 TURNED_YAWS_DEG = (-30.0, -15.0, 0.0, 15.0, 30.0)
 """Views of the strip that shows whether the portrait has depth."""
@@ -38,15 +39,11 @@ TURNED_SIZE = 192
 
 
 @dataclass(frozen=True)
-class InvertConfig:
+class InvertConfig(FaceModels):
     """Settings of the invert stage."""
 
     generator: str = "builtin"
     """Name or path of the generator checkpoint."""
-    faces_pack: str = "open"
-    """Which models measure identity and landmarks: `open` or `insightface`."""
-    faces_root: str = ""
-    """Folder of a pack that the user supplies."""
     batch_size: int = 1
     """Portraits inverted together; more than one only for anchored generators."""
     num_candidates: int = 24
@@ -74,10 +71,9 @@ class InvertConfig:
         Raises:
             ConfigError: naming the field.
         """
+        super().__post_init__()
         if not self.generator:
             raise ConfigError("invert.generator: expected a name or a path, got an empty string")
-        if not self.faces_pack:
-            raise ConfigError("invert.faces_pack: expected the name of a face pack, got an empty string")
         if self.batch_size < 1:
             raise ConfigError(f"invert.batch_size: expected 1 or more, got {self.batch_size}")
         if self.tuning_resolution and self.tuning_resolution < 16:
@@ -157,13 +153,13 @@ class InvertStage(Stage):
 
     def models(self) -> tuple[ModelPart, ...]:
         """Name the generator, the face pack's models and the head model."""
-        return (generator_part(self.config.generator), *face_parts(self.config.faces_pack), *head_parts())
+        return (generator_part(self.config.generator), *self.config.face_parts())
 
     def setup(self, device: torch.device) -> None:
         """Load the generator and the face pack."""
         self._device = device
         generator = load_generator(self.config.generator, device)
-        pack = open_pack(self.config.faces_pack, device, self.config.faces_root or None)
+        pack = self.config.open_faces(device)
         self._loaded = generator, latent_statistics(generator, self.config.num_candidates), pack
 
     def process(self, batch: Sequence[Record]) -> list[list[Record]]:

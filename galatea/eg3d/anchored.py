@@ -20,14 +20,15 @@ from torch import Tensor, nn
 
 from galatea.eg3d.anchored_config import AnchoredConfig
 from galatea.eg3d.carry import VIEWS
-from galatea.eg3d.detail import add_surface_detail, enlarge, subdivide, surface_points
-from galatea.eg3d.edges import find_outlines, refine_outlines
+from galatea.eg3d.detail import subdivide
+from galatea.eg3d.finishing import RenderedMaps, enlarged, finished
 from galatea.eg3d.fusion import Painted, PlaneFusion, align_static, sample_texture
 from galatea.eg3d.generator import Rendering
 from galatea.eg3d.head_cast import HeadCast, HeadCaster
-from galatea.eg3d.painting import HairTint, HarmonicLight, MixedMaps, SemanticMapping, harmonic_shading
+from galatea.eg3d.painters import static_maps, texture_maps
+from galatea.eg3d.painting import HairTint, HarmonicLight, SemanticMapping, harmonic_shading
 from galatea.eg3d.provenance import GeneratorFacts
-from galatea.eg3d.ray_casting import RayCaster, unpremultiply
+from galatea.eg3d.ray_casting import RayCaster
 from galatea.eg3d.rays import Rays, camera_rays
 from galatea.eg3d.surface_decoder import NUM_PAINTED, SurfaceDecoder
 from galatea.eg3d.view_planes import SurfaceTables, ViewPlanes
@@ -55,7 +56,7 @@ class AnchoredGenerator(nn.Module):
         self.config = config
         self.facts = GeneratorFacts(name="unsaved", kind="anchored")
         self.mesh = HeadModel.load("cpu") if mesh is None else mesh
-        self.texture, self.static = _texture(config), _static_planes(config)
+        self.texture, self.static = texture_maps(config), static_maps(config)
         self.light = HarmonicLight(config.w_dim)
         self.mapping_network = SemanticMapping(config.z_dim, config.w_dim, self.num_ws)
         painted = config.texture_channels + config.static_channels
@@ -271,21 +272,11 @@ class AnchoredGenerator(nn.Module):
             rendered = caster.render(given, generator)
         else:
             rendered = caster.render_seen(given, size, generator)
-        maps = [v.transpose(1, 2).reshape(batch, -1, size, size) for v in rendered]
-        fine = enlarge(torch.cat([maps[0][:, :3], maps[1]], 1), self.img_resolution)
-        fine_depth = None
-        if size >= self.neural_rendering_resolution:
-            fine_rays = camera_rays(c, self.img_resolution) if rays is None else subdivide(rays, self.img_resolution)
-            points = self.config.box.enter(surface_points(fine_rays, maps[2], self.img_resolution))
-            fine = add_surface_detail(fine, tables, points, size)
-            if not torch.is_grad_enabled():
-                fine_depth = F.interpolate(maps[2], (self.img_resolution,) * 2, mode="bilinear", align_corners=False)
-                fine, fine_depth = refine_outlines(fine, fine_depth, find_outlines(maps[1], maps[2]), caster, fine_rays)
-        image = unpremultiply(fine[:, :3], fine[:, 3:])
-        raw = unpremultiply(maps[0][:, :3], maps[1])
-        return Rendering(
-            image, raw, maps[2], maps[1], image_alpha=fine[:, 3:].clamp(0, 1), features=maps[0], image_depth=fine_depth
-        )
+        maps = RenderedMaps(*(v.transpose(1, 2).reshape(batch, -1, size, size) for v in rendered))
+        final = self.img_resolution
+        if size < self.neural_rendering_resolution:
+            return enlarged(maps, final)
+        return finished(maps, caster, camera_rays(c, final) if rays is None else subdivide(rays, final), final)
 
     def synthesis(
         self,
@@ -296,21 +287,3 @@ class AnchoredGenerator(nn.Module):
     ) -> Rendering:
         """Return the view of `w_plus` from camera `c` (`planes`, then `render`)."""
         return self.render(self.planes(ws, head, residuals), c, ws)
-
-
-def _texture(config: AnchoredConfig) -> MixedMaps:
-    """Return what paints the neural texture; its reflectance starts as grey."""
-    basis = (config.num_texture_maps, 3, config.texture_size)
-    texture = MixedMaps(
-        config.w_dim, config.texture_channels, config.texture_synthesis_size, config.synthesis_base, basis, gain=0.01
-    )
-    with torch.no_grad():
-        texture.mean.fill_(0.5)
-    return texture
-
-
-def _static_planes(config: AnchoredConfig) -> MixedMaps:
-    """Return what paints the static planes of all views."""
-    channels = len(VIEWS) * config.static_channels
-    basis = (config.num_static_maps, channels, config.static_size)
-    return MixedMaps(config.w_dim, channels, config.static_synthesis_size, config.synthesis_base, basis, gain=0.3)

@@ -9,11 +9,9 @@ import torch
 from galatea.cameras import PIVOT, orbit
 from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.generator import TriPlaneGenerator
-from galatea.eg3d.generator_config import GeneratorConfig
-from galatea.eg3d.ray_sampling import RenderingOptions
 from galatea.morphable.baking import PARTS
 from galatea.morphable.head import HeadCoefficients
-from tests.small_generators import SMALL
+from tests.small_generators import SMALL, SMALL_PLAIN
 
 
 class SphereHead:
@@ -53,18 +51,7 @@ def anchored_generator():
 
 def plain_generator():
     torch.manual_seed(0)
-    config = GeneratorConfig(
-        z_dim=8,
-        w_dim=16,
-        plane_resolution=16,
-        plane_channels=4,
-        channel_base=128,
-        channel_max=16,
-        neural_rendering_resolution=16,
-        superresolution="2X",
-        rendering=RenderingOptions(depth_resolution=8, depth_resolution_importance=8),
-    )
-    return TriPlaneGenerator(config).eval()
+    return TriPlaneGenerator(replace(SMALL_PLAIN, neural_rendering_resolution=16)).eval()
 
 
 def make_head(batch=1):

@@ -1,6 +1,7 @@
 """Training of the built-in generator, at toy size: patches fit their rays, steps learn, checkpoints resume."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,11 @@ import torch
 from safetensors.numpy import save_file
 
 from galatea.cameras import orbit
-from galatea.eg3d.anchored_config import AnchoredConfig
 from galatea.eg3d.guided_sampling import SurfaceSampling
 from galatea.eg3d.rays import camera_rays
 from galatea.errors import ConfigError
 from galatea.morphable.head import HeadModel
+from tests.small_generators import SMALL
 from training.head_images import PATCH, HeadImages, PatchSampling, patch_rays
 from training.reconstruction import evaluate, write_sheet
 from training.trainer import Trainer
@@ -20,17 +21,9 @@ from training.training_config import TrainingConfig
 
 FIELDS = {"skin_color": [0, 3], "age": [3, 4]}
 PARTS = ["background", "skin", "eyes", "mouth", "hair", "brows", "cloth"]
-CONFIG = AnchoredConfig(
+CONFIG = replace(
+    SMALL,
     code_fields=(("skin_color", 3), ("age", 1)),
-    w_dim=16,
-    texture_size=32,
-    texture_synthesis_size=8,
-    num_texture_maps=2,
-    static_size=16,
-    static_synthesis_size=8,
-    num_static_maps=2,
-    synthesis_base=64,
-    plane_size=32,
     sampling=SurfaceSampling(num_search=12, num_surface=3, num_free=3),
 )
 

@@ -1,5 +1,7 @@
 """The anchored generator: expression is exact, residuals and cameras have gradients, checkpoints round-trip."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,19 +15,13 @@ from galatea.eg3d.provenance import GeneratorFacts
 from galatea.eg3d.rays import camera_rays
 from galatea.errors import ConfigError
 from galatea.morphable.head import HeadCoefficients, HeadModel
+from tests.small_generators import SMALL
 
-CONFIG = AnchoredConfig(
+CONFIG = replace(
+    SMALL,
     code_fields=(("age", 1), ("skin", 3)),
-    w_dim=16,
     texture_size=64,
-    texture_synthesis_size=16,
-    num_texture_maps=2,
-    static_size=16,
-    static_synthesis_size=8,
-    num_static_maps=2,
-    synthesis_base=128,
     plane_size=48,
-    neural_rendering_resolution=32,
     sampling=SurfaceSampling(num_search=20),
 )
 
