@@ -7,6 +7,7 @@ of the pinned, hash-verified archives; the carriers are neither installed nor ex
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tarfile
 import tempfile
@@ -190,8 +191,17 @@ def parts() -> list[Part]:
     for file in sorted(BUILT_IN.rglob("*.safetensors")):
         stat = file.stat()
         digest = _digest(file, stat.st_mtime_ns, stat.st_size)
-        listed.append(Part(file.stem, "ships with Galatea", "built-in", file.name, digest, "Apache-2.0", True, True))
+        licence = _own_licence(file)
+        listed.append(Part(file.stem, "ships with Galatea", "built-in", file.name, digest, licence, True, True))
     return listed
+
+
+def _own_licence(file: Path) -> str:
+    """Return the licence that the facts beside a built-in file name; without facts it is that of the code."""
+    facts = file.with_suffix(".json")
+    if not facts.is_file():
+        return "Apache-2.0"
+    return str(json.loads(facts.read_text(encoding="utf-8"))["provenance"]["licence"])
 
 
 def _is_intact(weight: Weight, registry: Mapping[str, Weight]) -> bool:

@@ -56,7 +56,6 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(synthesize_app, name="synthesize")
-app.command()(mesh)
 
 Overrides = Annotated[
     list[str] | None,
@@ -212,6 +211,9 @@ def compare(
         raise typer.Exit(EXIT_RUN_ERROR)
 
 
+app.command()(mesh)
+
+
 @app.command(name="config")
 def show_config(
     overrides: Overrides = None,
@@ -284,11 +286,8 @@ def _show(outcome: Outcome) -> None:
 
 def _interrupted() -> None:
     again = shlex.join(["galatea", *sys.argv[1:]])
-    _err.print(
-        f"\n[yellow]Interrupted.[/] What is finished is kept. To go on, say the same again:\n  {escape(again)}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    text = f"\n[yellow]Interrupted.[/] What is finished is kept. To go on, say the same again:\n  {escape(again)}"
+    _err.print(text, highlight=False, soft_wrap=True)
 
 
 def main() -> None:

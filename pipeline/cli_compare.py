@@ -15,6 +15,7 @@ from pipeline.progress import duration
 
 _COLOURS = {REGRESSED: "bold red", WORSE: "yellow", SAME: "dim", BETTER: "green"}
 _MAX_LOST = 10
+_LOG_WIDTH = 120
 
 
 def show(comparison: Comparison, out: Console) -> None:
@@ -24,7 +25,9 @@ def show(comparison: Comparison, out: Console) -> None:
         table.add_column(heading, justify="left" if heading in ("kind", "figure", "verdict") else "right")
     for change in comparison.changes:
         table.add_row(*_cells(change))
-    out.print(table)
+    # A log has no width; names of figures are not to be cut to 80 columns there.
+    wide = out if out.is_terminal else Console(file=out.file, width=_LOG_WIDTH)
+    wide.print(table)
     seconds = [f"{stage} {duration(a)} -> {duration(b)}" for stage, (a, b) in comparison.seconds.items()]
     out.print(f"Computing time a record: {', '.join(seconds)}", highlight=False)
     _show_lost(comparison, out)

@@ -30,7 +30,7 @@ def list_models() -> None:
 
     from galatea.weights import parts
 
-    for facts in (*map(asdict, parts()), *_imported()):
+    for facts in (*map(asdict, parts()), _head_model(), *_imported()):
         state = "[green]present[/]" if facts["is_installed"] else "[red]missing[/]"
         use = "commercial use allowed" if facts["is_commercial_use_allowed"] else "[yellow]no commercial use[/]"
         name, version, licence = (escape(str(facts[key])) for key in ("name", "version", "licence"))
@@ -79,6 +79,16 @@ def import_model(
     path = _imported_folder() / f"{file.stem}.json"
     _out.print(f"Imported {facts.name}: {facts.licence}, {use}; sha256 {facts.sha256[:16]}", highlight=False)
     _out.print(f"Use it with: invert.generator={path}", highlight=False, soft_wrap=True)
+
+
+def _head_model() -> dict[str, Any]:
+    """Facts of the head model, which comes with a package and is baked on first use."""
+    from dataclasses import asdict
+    from importlib.util import find_spec
+
+    from stages.provenance import head_parts
+
+    return {**asdict(head_parts()[0]), "doc": "head model", "is_installed": find_spec("anny") is not None}
 
 
 def _imported_folder() -> Path:

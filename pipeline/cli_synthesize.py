@@ -19,11 +19,11 @@ def heads(
     out: Annotated[
         str, typer.Option("--out", "-o", metavar="URL", help="Folder or bucket prefix; resumed if it exists.")
     ],
-    size: Annotated[int | None, typer.Option(help="Image side in pixels [default: 256].")] = None,
-    seed: Annotated[int | None, typer.Option(help="Another seed gives other people [default: 0].")] = None,
-    views: Annotated[int | None, typer.Option(help="Cameras for each expression [default: 2].")] = None,
-    expressions: Annotated[int | None, typer.Option(help="Expressions of each person [default: 2].")] = None,
-    assets: Annotated[str, typer.Option(help="MakeHuman's system assets [default: $GALATEA_HEAD_ASSETS].")] = "",
+    size: Annotated[int | None, typer.Option(help="Image side in pixels.", show_default="256")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed gives other people.", show_default="0")] = None,
+    views: Annotated[int | None, typer.Option(help="Cameras for each expression.", show_default="2")] = None,
+    expressions: Annotated[int | None, typer.Option(help="Expressions of each person.", show_default="2")] = None,
+    assets: Annotated[str, typer.Option(help="MakeHuman's system assets.", show_default="$GALATEA_HEAD_ASSETS")] = "",
     form: Annotated[str, typer.Option("--format", help="parquet, or webdataset for tar shards too.")] = "parquet",
     overrides: Annotated[
         list[str] | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from galatea.morphable.retarget import Retargeted, RetargetSettings, retarget
 from stages.base import Column, Kind, ModelPart, Record, Stage
 from stages.provenance import generator_part, head_parts
 
+_LOG = logging.getLogger(__name__)
 _SHEET_FRAMES = 6
 _CROP_SIZE = 512
 Frames = UInt8[np.ndarray, "frames height width 3"]
@@ -147,6 +149,11 @@ class AnimateStage(Stage):
         """Load the generator."""
         self._device = device
         self._generator = load_generator(self.config.generator, device)
+        if not self._generator.is_anchored:
+            _LOG.warning(
+                "animate: generator %s has no head model, so drivers only turn the head; expressions are ignored",
+                self.config.generator,
+            )
 
     def process(self, batch: Sequence[Record]) -> list[list[Record]]:
         """Return one row for every clip.
