@@ -167,7 +167,7 @@ class AnimateStage(Stage):
     def _clip(self, record: Record) -> Record:
         animator = self._animator(record)
         motion, fps = Motion.from_bytes(record["motion"]), self.config.fps
-        own = animator.expression[0].cpu()
+        own = animator.own_expression.cpu()
         asked = retarget(motion, own, animator.own_angles_deg.cpu(), self.config.retarget_settings())
         frames_at = resampled(motion.num_frames, motion.fps, fps or motion.fps)
         asked = Retargeted(*(values[frames_at] for values in (asked.expression, *_angles(asked))))

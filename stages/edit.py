@@ -10,7 +10,7 @@ import torch
 
 from galatea.animation.rendering import PortraitAnimator, RenderSettings
 from galatea.editing.directions import UNEDITED, apply_edit, edit_of
-from galatea.eg3d.checkpoint import load_generator
+from galatea.eg3d.checkpoint import load_generator, read_facts
 from galatea.errors import ConfigError
 from galatea.images import decode_grey, decode_image, encode_webp, to_tensor
 from galatea.inversion.capsule import Capsule
@@ -71,7 +71,17 @@ class EditStage(Stage):
         self._generator: Any = None
 
     def models(self) -> tuple[ModelPart, ...]:
-        """Name the generator and the head model."""
+        """Name the generator and the head model.
+
+        Raises:
+            ConfigError: edits are asked of a generator that knows none, which is found out before anything runs.
+            WeightsError: if the generator is missing.
+        """
+        if self._names() and read_facts(self.config.generator).kind != "anchored":
+            raise ConfigError(
+                f"edit.edits: generator {self.config.generator} has no semantic code and no head, so it cannot do "
+                f"{', '.join(self._names())}; add edit=none"
+            )
         return (generator_part(self.config.generator), *head_parts())
 
     def setup(self, device: torch.device) -> None:

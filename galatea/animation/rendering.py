@@ -22,6 +22,7 @@ from galatea.images import to_uint8
 from galatea.inversion.binding import PortraitGenerator, full_maps, mesh_of, personal_generator
 from galatea.inversion.capsule import Capsule
 from galatea.inversion.objective import layer_of
+from galatea.morphable.actions import ARKIT_ACTIONS
 from galatea.morphable.head import HeadCoefficients
 
 _CHIN = (0.0, -0.21, 0.21)
@@ -104,6 +105,11 @@ class PortraitAnimator:
     def own_angles_deg(self) -> Float[Tensor, "3"]:
         """The photo's own yaw, pitch and roll."""
         return own_angles(self.camera)[0]
+
+    @property
+    def own_expression(self) -> Float[Tensor, "52"]:
+        """The photo's own expression, with the edit; at rest where the generator has no head and so the capsule none."""
+        return self.expression[0] if self.expression.shape[1] else self.expression.new_zeros(len(ARKIT_ACTIONS))
 
     def _prepare(self, capsule: Capsule, photo: Tensor, matte: Tensor) -> None:
         """Render the unedited photo's view, to know what it lacks, and clear the background behind it."""

@@ -9,14 +9,16 @@ from galatea.animation.video import read_video
 from galatea.cameras import orbit
 from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.checkpoint import save_generator
+from galatea.eg3d.generator import TriPlaneGenerator
 from galatea.eg3d.provenance import GeneratorFacts
 from galatea.errors import ConfigError, InputError, WeightsError
 from galatea.images import decode_image, encode_png, encode_webp
 from galatea.inversion.capsule import Capsule
 from galatea.morphable.baking import NUM_IDENTITY
 from stages.animate import AnimateConfig, AnimateStage, resampled
+from stages.edit import EditConfig, EditStage
 from stages.invert import InvertConfig, InvertStage
-from tests.small_generators import SMALL
+from tests.small_generators import SMALL, SMALL_PLAIN
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +130,38 @@ def test_a_motion_becomes_a_clip_of_its_length(checkpoint, portrait, nod):
     assert row["asked_expression"].shape == (4, 52)
     assert len(read_video(row["clip"]).frames) == 4
     assert decode_image(row["sheet"]).shape == (64, 4 * 64, 3)
+
+
+@pytest.fixture(scope="module")
+def plain_checkpoint(tmp_path_factory):
+    """Folder of a small checkpoint of EG3D's own kind, which knows no head."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("plain")
+    save_generator(TriPlaneGenerator(SMALL_PLAIN), folder, GeneratorFacts(name="plain", kind="eg3d", licence="none"))
+    return str(folder)
+
+
+def test_an_imported_generator_turns_heads_and_says_that_it_has_no_expressions(plain_checkpoint, portrait, nod, caplog):
+    stage = animate_stage(plain_checkpoint)
+    assert "no head model" in caplog.text
+    capsule = Capsule(
+        w_plus=torch.zeros(TriPlaneGenerator(SMALL_PLAIN).num_ws, SMALL_PLAIN.w_dim),
+        camera=orbit(torch.zeros(1), torch.zeros(1))[0],
+        identity=torch.zeros(0),
+        expression=torch.zeros(0),
+        generator="plain",
+        generator_sha256=stage.models()[0].sha256,
+    )
+    record = clip_record(portrait, stage.models()[0].sha256, nod) | {"capsule": capsule.to_bytes()}
+    ((row,),) = stage.process([record])
+    assert row["num_frames"] == 4
+    assert row["asked_yaw_deg"].tolist() == pytest.approx([0, 10, 20, 10], abs=1e-3)
+
+
+def test_edits_of_an_imported_generator_are_refused_before_anything_runs(plain_checkpoint):
+    EditStage(EditConfig(generator=plain_checkpoint, edits=())).models()
+    with pytest.raises(ConfigError, match="edit=none"):
+        EditStage(EditConfig(generator=plain_checkpoint)).models()
 
 
 def test_a_clip_pasted_back_has_the_photo_s_size(checkpoint, portrait, nod, astronaut):
