@@ -108,7 +108,7 @@ class PortraitAnimator:
 
     @property
     def own_expression(self) -> Float[Tensor, "52"]:
-        """The photo's own expression, with the edit; at rest where the generator has no head and so the capsule none."""
+        """The photo's own expression, with the edit; at rest where the generator has no head."""
         return self.expression[0] if self.expression.shape[1] else self.expression.new_zeros(len(ARKIT_ACTIONS))
 
     def _prepare(self, capsule: Capsule, photo: Tensor, matte: Tensor) -> None:
