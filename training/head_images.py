@@ -20,6 +20,7 @@ from galatea.eg3d.head_cast import HeadCast
 from galatea.eg3d.rays import Rays
 from galatea.errors import ConfigError
 from galatea.morphable.cache import HEAD_VERSION
+from galatea.morphable.head import HeadCoefficients
 
 PATCH = 32
 """Side of the patches, in rays."""
@@ -115,10 +116,10 @@ class HeadImages:
 
     def cast(self, generator: AnchoredGenerator, states: np.ndarray) -> HeadCast:
         """Return the casts of head states; which triangle is seen where is kept, the rest is computed again."""
-        mesh, box, size = generator.mesh, generator.config.box, 2 * generator.config.plane_size
+        mesh, size = generator.mesh, 2 * generator.config.plane_size
         first = self.first[states]
         identity, expression = self.rows("identity", first), self.rows("expression", first)
-        vertices = box.enter(mesh.vertices(identity, expression))
+        vertices = generator.caster.vertices(HeadCoefficients(identity, expression))
         topology = MeshTopology(mesh.faces, mesh.uv)
         missing = [i for i, state in enumerate(states) if (size, int(state)) not in self.casts]
         if missing:

@@ -40,9 +40,8 @@ def fill_background(
         hole: 1 where the photo is not to be used.
     """
     smooth = fill_unseen(photo, 1 - hole)
-    return torch.cat(
-        [_filled(*one) for one in zip(*(torch.split(maps, 1) for maps in (photo, hole, smooth)), strict=True)]
-    )
+    single = (torch.split(maps, 1) for maps in (photo, hole, smooth))
+    return torch.cat([_filled(*one) for one in zip(*single, strict=True)])
 
 
 def _filled(photo: Tensor, hole: Tensor, smooth: Tensor) -> Float[Tensor, "1 3 size size"]:

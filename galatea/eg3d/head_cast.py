@@ -10,12 +10,18 @@ from torch import Tensor
 
 from galatea.eg3d.carry import VIEWS, MeshTopology, ViewCast, cast_views
 from galatea.eg3d.view_planes import Box
+from galatea.morphable.actions import ACTION_INDEX
 from galatea.morphable.head import HeadCoefficients, HeadModel
 
 _SKULL_HEIGHT = 0.8
 """The upper part of the head (half boxes from the crown) that static planes are aligned to: it ignores the jaw."""
 _SKULL_ASPECT = 1.2
 """Height of the skull, from the crown down, in widths."""
+_LOWER_TEETH_LIFT, _UPPER_TEETH_ADVANCE = 0.008, 0.007
+"""World units by which modelled teeth (MakeHuman's, in the training pictures) are higher, or farther to the front, than
+the coarse ones of the head model."""
+_UPPER = 0.01
+"""World units that the jaw moves a tooth by, at the most, for it to be an upper one."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +58,16 @@ class HeadCaster:
     def __init__(self, mesh: HeadModel, box: Box) -> None:
         self.mesh, self.box = mesh, box
         self.used_vertices = torch.unique(mesh.faces)
+        self.seat = _seat_of_teeth(mesh)
+
+    def vertices(self, head: HeadCoefficients) -> Float[Tensor, "batch vertices 3"]:
+        """Return the mesh that is cast, in the box: the head's, with teeth where people have them."""
+        vertices = self.mesh.vertices(head.identity, head.expression).float()
+        return self.box.enter(vertices + self.seat.to(vertices.device))
 
     def cast(self, head: HeadCoefficients, plane_size: int) -> HeadCast:
         """Cast heads; differentiable in the coefficients (through depth and normals)."""
-        mesh = self.mesh
-        vertices = self.box.enter(mesh.vertices(head.identity, head.expression).float())
+        mesh, vertices = self.mesh, self.vertices(head)
         topology = MeshTopology(mesh.faces.to(vertices.device), mesh.uv.to(vertices.device).float())
         sizes = [2 * plane_size] * len(VIEWS)
         return HeadCast(cast_views(vertices, topology, sizes), self.measure_skull(head.identity))
@@ -71,3 +82,12 @@ class HeadCaster:
         bottom = high[:, 1] - _SKULL_ASPECT * (high[:, 0] - low[:, 0])
         low = torch.stack([low[:, 0], bottom, low[:, 2]], 1)
         return torch.stack([(low + high) / 2, (high - low) / 2], dim=-1)
+
+
+def _seat_of_teeth(mesh: HeadModel) -> Float[Tensor, "vertices 3"]:
+    seat = torch.zeros_like(mesh.mean)
+    teeth = mesh.faces[mesh.part == mesh.part_names.index("teeth")].flatten()
+    is_upper = mesh.action_basis[ACTION_INDEX["jawOpen"]].norm(dim=-1) < _UPPER
+    seat[teeth[~is_upper[teeth]], 1] = _LOWER_TEETH_LIFT
+    seat[teeth[is_upper[teeth]], 2] = _UPPER_TEETH_ADVANCE
+    return seat
