@@ -68,6 +68,7 @@ class HairVolumes:
         scale = (template[:, 1] / cast.skull[..., 1])[:, None]
         canonical = template[:, 0] + (q - cast.skull[:, None, :, 0]) * scale
         grid = canonical[:, :, None, None]
+        self.volumes = self.volumes.to(q.device)
         found = F.grid_sample(self.volumes[style], grid, align_corners=False)
         return found.view(q.shape[:2])
 
@@ -75,10 +76,10 @@ class HairVolumes:
         self, generator: AnchoredGenerator, cast: HeadCast, style: Tensor, num_points: int, noise: torch.Generator
     ) -> tuple[Float[Tensor, "batch n 3"], Float[Tensor, "batch n"]]:
         """Return random points of the box, half of them in or near hair, and how much hair is there."""
-        q = torch.rand(cast.batch_size, 4 * num_points, 3, generator=noise) * 2 - 1
+        q = torch.rand(cast.batch_size, 4 * num_points, 3, generator=noise, device=noise.device) * 2 - 1
         wanted = self.occupancy(generator, cast, style, q)
         chosen = torch.cat([wanted[:, num_points:].topk(num_points // 2).indices + num_points], 1)
-        chosen = torch.cat([chosen, torch.arange(num_points // 2).expand(cast.batch_size, -1)], 1)
+        chosen = torch.cat([chosen, torch.arange(num_points // 2, device=q.device).expand(cast.batch_size, -1)], 1)
         return q.gather(1, chosen[..., None].expand(-1, -1, 3)), wanted.gather(1, chosen)
 
     def loss(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,8 @@ class PatchBatch:
         colour: colours times opacity, [0,1].
         alpha: opacity.
         part: part ids (nearest pixel).
+        camera: labels.
+        stride: pixels between rays, the same for all.
     """
 
     state: Int[Tensor, "heads"]
@@ -54,6 +56,14 @@ class PatchBatch:
     colour: Float[Tensor, "heads_views 3 patch patch"]
     alpha: Float[Tensor, "heads_views 1 patch patch"]
     part: Int[Tensor, "heads_views patch patch"]
+    camera: Float[Tensor, "heads_views 25"]
+    stride: int
+
+    def to(self, device: torch.device) -> PatchBatch:
+        """Return the batch on a device."""
+        rays = Rays(self.rays.origins.to(device), self.rays.directions.to(device))
+        moved = {name: getattr(self, name).to(device) for name in ("state", "colour", "alpha", "part", "camera")}
+        return replace(self, rays=rays, **moved)
 
 
 class HeadImages:
@@ -117,8 +127,8 @@ class HeadImages:
     def cast(self, generator: AnchoredGenerator, states: np.ndarray) -> HeadCast:
         """Return the casts of head states; which triangle is seen where is kept, the rest is computed again."""
         mesh, size = generator.mesh, 2 * generator.config.plane_size
-        first = self.first[states]
-        identity, expression = self.rows("identity", first), self.rows("expression", first)
+        first, device = self.first[states], generator.mesh.faces.device
+        identity, expression = self.rows("identity", first).to(device), self.rows("expression", first).to(device)
         vertices = generator.caster.vertices(HeadCoefficients(identity, expression))
         topology = MeshTopology(mesh.faces, mesh.uv)
         missing = [i for i, state in enumerate(states) if (size, int(state)) not in self.casts]
@@ -141,7 +151,7 @@ class HeadImages:
         self, states: np.ndarray, num_views: int, stride: int, sampling: PatchSampling, rng: np.random.Generator
     ) -> PatchBatch:
         """Cut one patch from `num_views` views of each head state."""
-        colour, alpha, part, origins, directions = [], [], [], [], []
+        colour, alpha, part, origins, directions, cameras = [], [], [], [], [], []
         side = PATCH * stride
         for state in states:
             start = int(rng.integers(self.count[state]))
@@ -157,12 +167,14 @@ class HeadImages:
                 part.append(
                     torch.from_numpy(self.arrays["part"][row][window])[stride // 2 :: stride, stride // 2 :: stride]
                 )
-                rays = patch_rays(self.rows("camera", np.array([row])), (left, top), stride, self.size)
+                cameras.append(self.rows("camera", np.array([row])))
+                rays = patch_rays(cameras[-1], (left, top), stride, self.size)
                 origins.append(rays.origins)
                 directions.append(rays.directions)
         shape = (len(states), -1, 3)
         rays = Rays(torch.cat(origins).reshape(shape), torch.cat(directions).reshape(shape))
-        return PatchBatch(torch.from_numpy(states), rays, torch.cat(colour), torch.cat(alpha), torch.stack(part).long())
+        maps = torch.cat(colour), torch.cat(alpha), torch.stack(part).long(), torch.cat(cameras)
+        return PatchBatch(torch.from_numpy(states), rays, *maps, stride)
 
     def _place(self, row: int, side: int, sampling: PatchSampling, rng: np.random.Generator) -> tuple[int, int]:
         """Choose the patch's corner: around a detail, or around a place on the head."""

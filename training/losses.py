@@ -30,6 +30,7 @@ def weighted_sum(terms: dict[str, Tensor], config: TrainingConfig) -> dict[str, 
         "hair": config.hair_weight,
         "hair_colour": 0.5 * config.hair_weight,
         "reflectance": config.reflectance_weight,
+        "adversarial": config.adversarial_weight,
     }
     return terms | {"total": torch.stack([factors[name] * value for name, value in terms.items()]).sum()}
 
@@ -48,9 +49,9 @@ def picture_losses(
         batch: the pictures' patches.
         detail: part ids that count more, and how much (1 elsewhere).
     """
-    colour, opacity = _as_patches(values[..., :3]), _as_patches(alpha)
+    colour, opacity = as_patches(values[..., :3]), as_patches(alpha)
     parts, factor = detail
-    weight = torch.isin(batch.part, torch.tensor(list(parts)))[:, None].float()
+    weight = torch.isin(batch.part, batch.part.new_tensor(list(parts)))[:, None].float()
     weight = 1 + (factor - 1) * F.max_pool2d(weight, 3, 1, 1)
     weight = weight / weight.mean()
     error = (colour - batch.colour).abs()
@@ -98,8 +99,8 @@ class KnownHeads:
         lit = colour[:, None] * falling_light(codes, self.fields, outwards)
         hair, hair_colour = self.hair.loss(generator, tables, points, lit)
         found = F.avg_pool2d(reflectance, reflectance.shape[-1] // self.reflectance.size)
-        wanted = torch.stack([self.reflectance.atlas(code) for code in codes])
-        mask = self.reflectance.is_certain
+        wanted = torch.stack([self.reflectance.atlas(code) for code in codes.cpu()]).to(found)
+        mask = self.reflectance.is_certain.to(found)
         return {
             "hair": hair,
             "hair_colour": hair_colour,
@@ -107,7 +108,8 @@ class KnownHeads:
         }
 
 
-def _as_patches(values: Float[Tensor, "heads rays channels"]) -> Float[Tensor, "heads_views channels patch patch"]:
+def as_patches(values: Float[Tensor, "heads rays channels"]) -> Float[Tensor, "heads_views channels patch patch"]:
+    """Return what rays show as pictures."""
     return values.reshape(-1, PATCH, PATCH, values.shape[-1]).permute(0, 3, 1, 2)
 
 

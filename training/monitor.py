@@ -6,10 +6,12 @@ import argparse
 import csv
 import logging
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from training.head_images import HeadImages
 from training.reconstruction import evaluate, write_sheet
+from training.tracking import TrainingTracker
 from training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,9 @@ class Monitor:
         self.holdout = HeadImages(options.holdout, limit=256)
         self.sums: dict[str, float] = {}
         self.rendered = 0
+        self.tracker: TrainingTracker | None = None
+        if options.tracking:
+            self.tracker = TrainingTracker(options.tracking, self.out, asdict(trainer.config))
         self.logged, self.reported = time.monotonic(), trainer.seconds
 
     def after(self, terms: dict[str, float]) -> None:
@@ -38,6 +43,8 @@ class Monitor:
             row |= {"per_second": images / (time.monotonic() - self.logged), "data": len(trainer.data)}
             row |= {name: value / self.rendered for name, value in self.sums.items()}
             _append(self.out / "log.csv", row)
+            if self.tracker is not None:
+                self.tracker.log("train", row, trainer.steps)
             logger.info(" ".join(f"{k}={v:.4g}" for k, v in row.items()))
             self.sums, self.rendered, self.logged = {}, 0, time.monotonic()
         if trainer.seconds - self.reported > 60 * self.every:
@@ -53,6 +60,9 @@ class Monitor:
         row = {"minutes": trainer.seconds / 60, "images": trainer.images * self.workers}
         row |= evaluate(generator, self.holdout, num_images=8)
         _append(self.out / "holdout.csv", row)
+        if self.tracker is not None:
+            self.tracker.log("holdout", row, trainer.steps)
+            self.tracker.picture(sheet)
         logger.info("holdout: %s; %s", " ".join(f"{k}={v:.4g}" for k, v in row.items()), sheet)
         self.reported = trainer.seconds
         self.logged += time.monotonic() - started

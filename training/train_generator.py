@@ -22,7 +22,7 @@ from galatea.eg3d.anchored_config import AnchoredConfig
 from training.head_images import HeadImages, PatchSampling
 from training.monitor import Monitor
 from training.trainer import Trainer
-from training.training_config import TrainingConfig
+from training.training_config import PRESETS, TrainingConfig
 
 SYNC_STEPS = 10
 """Steps between averagings of the weights where several processes train."""
@@ -68,10 +68,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="training time, all starts together")
     parser.add_argument("--every", type=float, default=5.0, help="minutes between checkpoints and sheets")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each, weights averaged")
+    parser.add_argument("--tracking", default="", help="MLflow store to log to, e.g. sqlite:///mlflow.db")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu", help="settings for two cores, or one GPU")
     options = parser.parse_args(arguments)
+    config = replace(PRESETS[options.preset], minutes=options.minutes)
+    if options.workers > 1 and (config.adversarial_weight or config.device != "cpu"):
+        parser.error("--workers: several processes train by reconstruction on the CPU only; use 1 with this preset")
     options.out.mkdir(parents=True, exist_ok=True)
     options.started = int(time.time())
-    config = TrainingConfig(minutes=options.minutes)
     (options.out / "config.json").write_text(json.dumps(asdict(config)))
     if options.workers > 1:
         spawn(train, (config, options), options.workers)  # type: ignore[no-untyped-call]

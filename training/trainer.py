@@ -15,9 +15,10 @@ from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.anchored_config import AnchoredConfig
 from galatea.eg3d.head_cast import HeadCast
 from galatea.eg3d.view_planes import SurfaceTables
+from training.adversary import Adversary
 from training.appearance import start_appearance
 from training.head_images import HeadImages, PatchSampling
-from training.losses import KnownHeads, picture_losses, weighted_sum
+from training.losses import KnownHeads, as_patches, picture_losses, weighted_sum
 from training.reflectance import HeadReflectance
 from training.training_config import TrainingConfig
 from training.training_state import TrainingState, read_checkpoint, write_checkpoint
@@ -50,7 +51,12 @@ class Trainer:
         self.known: KnownHeads | None = None
         self.pool: HeadCast | None = None
         self.rng = np.random.default_rng([config.seed, int(time.time())])
-        self.noise = torch.Generator().manual_seed(config.seed + 1)
+        self.device = torch.device(config.device)
+        self.noise = torch.Generator(self.device).manual_seed(config.seed + 1)
+        self.adversary: Adversary | None = None
+        if config.adversarial_weight:
+            penalty = config.r1_weight, config.r1_every
+            self.adversary = Adversary(config.discriminator_rate, *penalty, self.device)
 
     @property
     def progress(self) -> float:
@@ -65,13 +71,23 @@ class Trainer:
     def start(self, assets: Path) -> None:
         """Load the checkpoint, or start from what is known without pictures."""
         self.know(assets)
-        if self.load():
-            return
+        if not self.load():
+            self._start(assets)
+        self.move()
+
+    def _start(self, assets: Path) -> None:
         reflectance = HeadReflectance(self.generator.mesh, assets, self.generator.config.texture_size, self.data.fields)
         index = np.linspace(0, len(self.data) - 1, 256).astype(int)
         losses = start_appearance(self.generator, reflectance, self.data.rows("code", index), 800)
         logger.info("appearance starts with a loss of %.5f (from %.5f)", losses[-1], losses[0])
         self.average = {name: value.clone() for name, value in self.generator.state_dict().items()}
+
+    def move(self) -> None:
+        """Go to the device that training is done on; what is known without pictures is prepared on the CPU before."""
+        self.generator.to(self.device)
+        self.average = {name: value.to(self.device) for name, value in self.average.items()}
+        for values in self.optimizer.state.values():
+            values |= {n: v.to(self.device) for n, v in values.items() if n != "step"}
 
     def know(self, assets: Path) -> None:
         """Prepare the losses on what is known without pictures."""
@@ -113,18 +129,22 @@ class Trainer:
         self.set_plane_size()
         states = self.rng.choice(self.data.num_states, self.config.heads, replace=False)
         stride = int(self.rng.choice(sampling.strides, p=sampling.probabilities))
-        batch = self.data.patches(states, self.config.views, stride, sampling, self.rng)
+        batch = self.data.patches(states, self.config.views, stride, sampling, self.rng).to(self.device)
         cast = self.data.cast(self.generator, states)
-        codes = self.data.rows("code", self.data.first[states])
-        with torch.autocast("cpu", torch.bfloat16):
+        codes = self.data.rows("code", self.data.first[states]).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16):
             ws = self.generator.mapping(codes)
             painted = self.generator.paint(ws)
             tables = SurfaceTables.of(self.generator.view_planes(painted, cast, ws[:, -1]))
             values, alpha, _ = self.generator.ray_caster(tables).render(batch.rays, self.noise)
             known = self._known_losses(tables, (painted.reflectance, codes, cast))
         detail = (self.data.detail, self.config.detail_weight)
-        terms = picture_losses(values.float(), alpha.float(), batch, detail)
-        return weighted_sum(terms | known, self.config)
+        terms = picture_losses(values.float(), alpha.float(), batch, detail) | known
+        if self.adversary is not None and self.progress >= self.config.adversarial_from:
+            fake = as_patches(torch.cat([values[..., :3], alpha], -1).float())
+            self.adversary.learn(fake, batch)
+            terms["adversarial"] = self.adversary.generator_loss(fake, batch)
+        return weighted_sum(terms, self.config)
 
     def _known_step(self) -> dict[str, Tensor]:
         """Return the losses of what is known without pictures, on more heads and with small planes.
@@ -136,9 +156,9 @@ class Trainer:
             chosen = self.rng.choice(self.data.num_states, min(POOL_SIZE, self.data.num_states), replace=False)
             self.pool = self.data.cast(self.generator, chosen)
         count = 2 * self.config.heads
-        cast = self.pool.select(torch.from_numpy(self.rng.choice(self.pool.batch_size, count)))
-        codes = self.data.rows("code", self.rng.choice(len(self.data), count))
-        with torch.autocast("cpu", torch.bfloat16):
+        cast = self.pool.select(torch.from_numpy(self.rng.choice(self.pool.batch_size, count)).to(self.device))
+        codes = self.data.rows("code", self.rng.choice(len(self.data), count)).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16):
             ws = self.generator.mapping(codes)
             painted = self.generator.paint(ws)
             tables = SurfaceTables.of(self.generator.view_planes(painted, cast, ws[:, -1]))
@@ -160,7 +180,9 @@ class Trainer:
         """Publish a checkpoint in one step."""
         counters = {"steps": self.steps, "images": self.images, "seconds": self.seconds}
         optimizer = self.optimizer.state_dict()["state"]
-        write_checkpoint(self.out, TrainingState(self.generator.state_dict(), self.average, optimizer, counters))
+        adversary = {} if self.adversary is None else self.adversary.state()
+        state = TrainingState(self.generator.state_dict(), self.average, optimizer, adversary, counters)
+        write_checkpoint(self.out, state)
 
     def load(self) -> bool:
         """Go on from a checkpoint, if there is one."""
@@ -170,6 +192,8 @@ class Trainer:
         self.generator.load_state_dict(self.generator.state_dict() | state.model)
         self.average = state.average
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state.optimizer})
+        if self.adversary is not None:
+            self.adversary.load(state.adversary)
         self.steps, self.images = int(state.counters["steps"]), int(state.counters["images"])
         self.seconds = float(state.counters["seconds"])
         return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,12 @@ class TrainingConfig:
         hair_points: points per head for the hair's density.
         render_every: every so many steps patches are rendered; the others are cheap, on what is known.
         coarse_share: part of the time with planes of half the size.
+        adversarial_weight: weight of the discriminator's opinion; 0 trains by reconstruction alone.
+        adversarial_from: share of the training time after which the discriminator joins.
+        discriminator_rate: its learning rate.
+        r1_weight: of the penalty on its gradients at real patches.
+        r1_every: steps between penalties.
+        device: where everything is computed.
         seed: of everything random.
     """
 
@@ -45,4 +53,19 @@ class TrainingConfig:
     hair_points: int = 1024
     render_every: int = 1
     coarse_share: float = 0.5
+    adversarial_weight: float = 0.0
+    adversarial_from: float = 0.5
+    discriminator_rate: float = 2e-3
+    r1_weight: float = 1.0
+    r1_every: int = 16
+    device: str = "cpu"
     seed: int = 0
+
+
+PRESETS: Mapping[str, TrainingConfig] = MappingProxyType(
+    {
+        "cpu": TrainingConfig(),
+        "gpu": TrainingConfig(heads=16, adversarial_weight=0.02, coarse_share=0.3, device="cuda"),
+    }
+)
+"""For two cores, and for one GPU."""

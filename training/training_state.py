@@ -21,12 +21,14 @@ class TrainingState:
         model: the generator's state.
         average: its averaged weights.
         optimizer: Adam's state of every parameter, by its index.
+        adversary: the discriminator's state, by name; empty without one.
         counters: steps, images and seconds so far.
     """
 
     model: dict[str, Tensor]
     average: dict[str, Tensor]
     optimizer: dict[int, dict[str, Tensor]]
+    adversary: dict[str, Tensor]
     counters: dict[str, float]
 
 
@@ -36,6 +38,7 @@ def write_checkpoint(folder: Path, state: TrainingState) -> None:
     tensors |= {f"average.{name}": value for name, value in state.average.items()}
     for index, values in state.optimizer.items():
         tensors |= {f"adam.{index}.{name}": value for name, value in values.items()}
+    tensors |= {f"adversary.{name}": value for name, value in state.adversary.items()}
     path = folder / CHECKPOINT
     partial = path.with_suffix(".partial")
     facts = {"facts": json.dumps(state.counters)}
@@ -48,7 +51,8 @@ def read_checkpoint(folder: Path) -> TrainingState | None:
     path = folder / CHECKPOINT
     if not path.exists():
         return None
-    model, average, optimizer = {}, {}, {}  # type: ignore[var-annotated]
+    optimizer: dict[int, dict[str, Tensor]] = {}
+    named: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "adversary": {}}
     with safe_open(path, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 not a dict
             group, rest = name.split(".", 1)
@@ -57,6 +61,6 @@ def read_checkpoint(folder: Path) -> TrainingState | None:
                 index, key = rest.split(".")
                 optimizer.setdefault(int(index), {})[key] = value
             else:
-                (model if group == "model" else average)[rest] = value
+                named[group][rest] = value
         counters = json.loads(file.metadata()["facts"])
-    return TrainingState(model, average, optimizer, counters)
+    return TrainingState(named["model"], named["average"], optimizer, named["adversary"], counters)

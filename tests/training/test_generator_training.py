@@ -14,8 +14,10 @@ from galatea.eg3d.rays import camera_rays
 from galatea.errors import ConfigError
 from galatea.morphable.head import HeadModel
 from tests.small_generators import SMALL
-from training.head_images import PATCH, HeadImages, PatchSampling, patch_rays
+from training.adversary import Adversary
+from training.head_images import PATCH, HeadImages, PatchBatch, PatchSampling, patch_rays
 from training.reconstruction import evaluate, write_sheet
+from training.tracking import TrainingTracker
 from training.trainer import Trainer
 from training.training_config import TrainingConfig
 
@@ -102,6 +104,61 @@ def test_training_learns_and_resumes(shards, tmp_path):
         torch.equal(state[i]["exp_avg"], s["exp_avg"]) for i, s in trainer.optimizer.state_dict()["state"].items()
     )
     assert resumed.step(PatchSampling((2,), (1.0,)))["total"] < np.mean(losses[:3])
+
+
+def test_the_discriminator_learns_to_tell_and_resumes(shards, tmp_path):
+    data = HeadImages(shards)
+    config = TrainingConfig(minutes=60, heads=2, views=1, adversarial_weight=0.1, adversarial_from=0.0, r1_every=4)
+    trainer = Trainer(config, CONFIG, data, tmp_path)
+    start = [trainer.step(PatchSampling((2,), (1.0,))) for _ in range(6)]
+    assert all(np.isfinite(terms["adversarial"]) for terms in start)
+    batch = data.patches(np.array([0, 1]), 1, 2, PatchSampling(), np.random.default_rng(0))
+    fake = torch.zeros(2, 4, PATCH, PATCH)
+    margins = [trainer.adversary.learn(fake, batch)["margin"] for _ in range(30)]
+    assert margins[-1] > margins[0] + 0.5
+    trainer.save()
+    resumed = Trainer(config, CONFIG, data, tmp_path)
+    assert resumed.load()
+    for name, value in trainer.adversary.state().items():
+        assert torch.equal(value, resumed.adversary.state()[name]), name
+
+
+def test_gradients_of_the_discriminator_reach_the_patches_only():
+    adversary = Adversary(1e-3, 1.0, 4, torch.device("cpu"))
+    camera = orbit(torch.zeros(3), torch.zeros(3))
+    fake = torch.rand(3, 4, PATCH, PATCH, requires_grad=True)
+    batch = PatchBatch(torch.arange(3), None, fake[:, :3], fake[:, 3:], None, camera, 4)
+    adversary.generator_loss(fake, batch).backward()
+    assert fake.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in adversary.network.parameters())
+
+
+def test_a_resumed_run_goes_on_in_its_mlflow_record(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    sheet = tmp_path / "sheet.png"
+    sheet.write_bytes(b"png")
+    first = TrainingTracker(uri, tmp_path, {"minutes": 1.0})
+    first.log("train", {"total": 0.5}, 60)
+    again = TrainingTracker(uri, tmp_path, {"minutes": 1.0})
+    again.log("train", {"total": 0.4}, 120)
+    again.picture(sheet)
+    assert again.run_id == first.run_id
+    history = again.client.get_metric_history(first.run_id, "train/total")
+    assert [(metric.step, metric.value) for metric in history] == [(60, 0.5), (120, 0.4)]
+    assert [file.path for file in again.client.list_artifacts(first.run_id, "sheets")] == ["sheets/sheet.png"]
+
+
+@pytest.mark.gpu
+def test_a_step_runs_on_a_gpu(shards, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    config = TrainingConfig(heads=2, views=1, adversarial_weight=0.1, adversarial_from=0.0, device="cuda")
+    trainer = Trainer(config, CONFIG, HeadImages(shards), tmp_path)
+    trainer.move()
+    losses = [trainer.step(PatchSampling((2,), (1.0,)))["total"] for _ in range(3)]
+    assert np.isfinite(losses).all()
+    trainer.save()
+    assert Trainer(config, CONFIG, HeadImages(shards), tmp_path).load()
 
 
 def test_a_sheet_is_a_picture(shards, tmp_path):
