@@ -3,7 +3,7 @@
 `python -m training.evaluate_generator --generator builtin --holdout DIR --out DIR [--photos DIR]`
 
 Prints and writes `figures.json`: reconstruction (PSNR over the image and by part, opacity, correlation in eyes and
-mouth), Frechet distance (`training.distribution`), landmarks (the open pack's on rendering and truth, share of the
+mouth), Frechet distance (`training.distribution`), landmarks (the face reader's on rendering and truth, share of the
 inter-pupil distance), identity (dlib distance between views of one head, and between heads), expression (correlation of
 asked and re-read coefficients), photos (`training.photo_figures`); and pictures: `holdout.png`, `views.png`,
 `expressions.png`, `semantics.png`, `normals.png`, `photos.png`.

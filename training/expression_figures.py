@@ -32,8 +32,8 @@ def expression_correlations(
 ) -> dict[str, float]:
     """Return the correlation of asked and re-read coefficients of every strong action, one at a time on held-out heads.
 
-    Identities are given to the fit; landmarks are the face pack's (FaceMesh is known to answer weakly to blinks, pucker
-    and brows: what it cannot see counts against the generator here).
+    Identities are given to the fit; landmarks and the expression it starts from are the face pack's: what its reader
+    does not see counts against the generator here.
     """
     fitter, model = HeadFitter(generator.mesh), generator.mesh
     actions = strongest_actions(model)
