@@ -13,17 +13,21 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from torch import Tensor
 
 from galatea.animation.composite import paste_back
 from galatea.animation.contact_sheet import contact_sheet, pick_frames
 from galatea.animation.motion import Motion
 from galatea.animation.rendering import PortraitAnimator, RenderSettings
+from galatea.animation.transfer import TransferAnimator
 from galatea.animation.video import encode_mp4, encode_webp_animation
-from galatea.eg3d.checkpoint import load_generator
+from galatea.eg3d.checkpoint import load_generator, read_facts
 from galatea.errors import ConfigError, InputError
 from galatea.images import decode_grey, decode_image, to_tensor
 from galatea.inversion.binding import PortraitGenerator
 from galatea.inversion.capsule import Capsule
+from galatea.inversion.expression_pivots import TransferSettings
+from galatea.morphable.head import HeadCoefficients
 from galatea.morphable.retarget import Retargeted, RetargetSettings, retarget
 from stages.base import Column, Kind, ModelPart, Record, Stage
 from stages.provenance import generator_part, head_parts
@@ -40,6 +44,13 @@ class AnimateConfig:
 
     generator: str = "builtin"
     """Name or path of the checkpoint that the capsules were made with."""
+    method: Literal["anchored", "paper"] = "anchored"
+    """How expressions come about: by the generator's own head, or (slowly) by a latent for each, as Lin et al. 2022 do
+    it for generators without a head."""
+    transfer_steps: int = 100
+    """Method paper: steps for the latent of each expression."""
+    transfer_tuning_steps: int = 400
+    """Method paper: steps of the tuning of the generator on all expressions of a clip."""
     fps: float = 0.0
     """Frames per second of the clip; 0 = the driver's own."""
     size: int = 384
@@ -84,8 +95,11 @@ class AnimateConfig:
                 raise ConfigError(f"animate.{name}: expected {low} to {high}, got {getattr(self, name)}")
         if self.paste_max_side < 64:
             raise ConfigError(f"animate.paste_max_side: expected at least 64, got {self.paste_max_side}")
+        if self.method not in ("anchored", "paper"):
+            raise ConfigError(f"animate.method: expected anchored or paper, got {self.method!r}")
         self.render_settings()
         self.retarget_settings()
+        self.transfer_settings()
 
     def render_settings(self) -> RenderSettings:
         """Return the library's rendering settings.
@@ -94,6 +108,14 @@ class AnimateConfig:
             ConfigError: if a value is out of range.
         """
         return RenderSettings(self.size, self.resolution or None, self.detail, self.use_neck, self.batch_frames)
+
+    def transfer_settings(self) -> TransferSettings:
+        """Return the library's settings of method paper.
+
+        Raises:
+            ConfigError: if a value is out of range.
+        """
+        return TransferSettings(pivot_steps=self.transfer_steps, tuning_steps=self.transfer_tuning_steps)
 
     def retarget_settings(self) -> RetargetSettings:
         """Return the library's retargeting settings.
@@ -128,15 +150,23 @@ class AnimateStage(Stage):
     def __init__(self, config: AnimateConfig) -> None:
         """Keep the settings; models are loaded by `setup`."""
         self.config = config
-        if config.paste_back:
-            # What is required depends on the settings here, and only here.
-            self.requires = (*type(self).requires, "photo", "uri", "crop_matrix")  # type: ignore[misc]
+        # What is required depends on the settings here, and only here.
+        more: tuple[str, ...] = ("photo", "uri", "crop_matrix") if config.paste_back else ()
+        more += ("identity_coeffs", "expression_coeffs") if config.method == "paper" else ()
+        self.requires = (*type(self).requires, *more)  # type: ignore[misc]
         self._device = torch.device("cpu")
         self._generator: PortraitGenerator | None = None
         self._prepared: tuple[str, PortraitAnimator] | None = None
 
     def models(self) -> tuple[ModelPart, ...]:
-        """Name the generator and the head model."""
+        """Name the generator and the head model.
+
+        Raises:
+            ConfigError: the method is not for this generator, which is found out before anything runs.
+            WeightsError: if the generator is missing.
+        """
+        if self.config.method == "paper" and read_facts(self.config.generator).kind == "anchored":
+            raise ConfigError("animate.method: paper is for generators without a head; use anchored with this one")
         return (generator_part(self.config.generator), *head_parts())
 
     def wants(self, ids: Mapping[str, str]) -> bool:
@@ -149,9 +179,10 @@ class AnimateStage(Stage):
         """Load the generator."""
         self._device = device
         self._generator = load_generator(self.config.generator, device)
-        if not self._generator.is_anchored:
+        if not self._generator.is_anchored and self.config.method == "anchored":
             _LOG.warning(
-                "animate: generator %s has no head model, so drivers only turn the head; expressions are ignored",
+                "animate: generator %s has no head model, so drivers only turn the head and expressions are ignored; "
+                "animate.method=paper shows them, slowly",
                 self.config.generator,
             )
 
@@ -200,10 +231,21 @@ class AnimateStage(Stage):
                 )
             photo = to_tensor(crop, self._device)
             person = torch.from_numpy(matte).to(self._device)[None, None].float() / 255
-            capsule = Capsule.from_bytes(record["capsule"])
-            animator = PortraitAnimator(self._generator, capsule, photo, person, self.config.render_settings())
-            self._prepared = key, animator
+            self._prepared = key, self._prepare(Capsule.from_bytes(record["capsule"]), photo, person, record)
         return self._prepared[1]
+
+    def _prepare(self, capsule: Capsule, photo: Tensor, person: Tensor, record: Record) -> PortraitAnimator:
+        if self._generator is None:
+            raise RuntimeError("AnimateStage.process was called before setup")
+        settings = self.config.render_settings()
+        if self.config.method == "anchored":
+            return PortraitAnimator(self._generator, capsule, photo, person, settings)
+        identity, expression = (
+            torch.from_numpy(np.array(record[name], np.float32))[None].to(self._device)
+            for name in ("identity_coeffs", "expression_coeffs")
+        )
+        head = HeadCoefficients(identity, expression)
+        return TransferAnimator(self._generator, capsule, photo, head, settings, self.config.transfer_settings())
 
     def _frames(self, animator: PortraitAnimator, asked: Retargeted, record: Record) -> Iterator[Frames]:
         angles = torch.stack(_angles(asked), dim=1)

@@ -20,7 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from galatea.cameras import project, unpack_label
-from galatea.morphable.correspondence import NUM_MESH_POINTS, load_correspondence
+from galatea.morphable.correspondence import NUM_MESH_POINTS
+from galatea.morphable.face_area import face_vertices
 from galatea.morphable.fitting import LEFT_IRIS, RIGHT_IRIS, HeadFit, Landmarks, observed_points
 from galatea.morphable.head import HeadModel, vertex_normals
 from galatea.morphable.landmark_model import LandmarkModel
@@ -30,8 +31,6 @@ COMPARED_SIZE = 128
 MIN_FACING = 0.2
 """Cosine to the view below which a point's colour does not count. The face hides few of its other points (1% at 30
 degrees, which costs a perfect clip 0.2 dB), so that nothing is cast."""
-PATCH_REACH = 0.02
-"""The face: skin within so far (world units, 7 mm) of a landmark."""
 _DAMPING = 1e-3
 """Pull of triangulated points towards the fitted head, as a share of what the frames say: holds points that all frames
 see from one side."""
@@ -58,10 +57,8 @@ class FacePatch:
         Raises:
             WeightsError: if the built-in correspondence is missing or damaged.
         """
-        landmarks = load_correspondence().points(head.mean[None])[0]
         skin = head.faces[head.part == head.part_names.index("skin")]
-        index = torch.unique(skin)
-        index = index[torch.cdist(head.mean[index], landmarks).amin(1) < PATCH_REACH]
+        index = face_vertices(head)
         place = torch.full((head.num_vertices,), -1)
         place[index] = torch.arange(len(index))
         faces = place[skin]

@@ -141,21 +141,37 @@ def plain_checkpoint(tmp_path_factory):
     return str(folder)
 
 
-def test_an_imported_generator_turns_heads_and_says_that_it_has_no_expressions(plain_checkpoint, portrait, nod, caplog):
-    stage = animate_stage(plain_checkpoint)
-    assert "no head model" in caplog.text
-    capsule = Capsule(
+def plain_capsule(sha256):
+    return Capsule(
         w_plus=torch.zeros(TriPlaneGenerator(SMALL_PLAIN).num_ws, SMALL_PLAIN.w_dim),
         camera=orbit(torch.zeros(1), torch.zeros(1))[0],
         identity=torch.zeros(0),
         expression=torch.zeros(0),
         generator="plain",
-        generator_sha256=stage.models()[0].sha256,
+        generator_sha256=sha256,
     )
-    record = clip_record(portrait, stage.models()[0].sha256, nod) | {"capsule": capsule.to_bytes()}
+
+
+def test_an_imported_generator_turns_heads_and_says_that_it_has_no_expressions(plain_checkpoint, portrait, nod, caplog):
+    stage = animate_stage(plain_checkpoint)
+    assert "no head model" in caplog.text
+    sha256 = stage.models()[0].sha256
+    record = clip_record(portrait, sha256, nod) | {"capsule": plain_capsule(sha256).to_bytes()}
     ((row,),) = stage.process([record])
     assert row["num_frames"] == 4
     assert row["asked_yaw_deg"].tolist() == pytest.approx([0, 10, 20, 10], abs=1e-3)
+
+
+def test_method_paper_needs_the_head_fit_and_a_generator_without_a_head(checkpoint, plain_checkpoint, portrait, nod):
+    with pytest.raises(ConfigError, match=r"animate\.method"):
+        AnimateStage(AnimateConfig(generator=checkpoint, method="paper")).models()
+    stage = animate_stage(plain_checkpoint, method="paper", transfer_steps=1, transfer_tuning_steps=1)
+    assert {"identity_coeffs", "expression_coeffs"} <= set(stage.requires)
+    sha256 = stage.models()[0].sha256
+    record = clip_record(portrait, sha256, nod) | {"capsule": plain_capsule(sha256).to_bytes()}
+    coefficients = {name: portrait[name] for name in ("identity_coeffs", "expression_coeffs")}
+    ((row,),) = stage.process([record | coefficients])
+    assert len(read_video(row["clip"]).frames) == 4
 
 
 def test_edits_of_an_imported_generator_are_refused_before_anything_runs(plain_checkpoint):
