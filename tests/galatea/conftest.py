@@ -33,6 +33,8 @@ class SphereHead:
         ring, place = torch.meshgrid(torch.arange(rings), torch.arange(2 * rings), indexing="ij")
         self.mirror_vertices = (ring * 2 * rings + (-place) % (2 * rings)).flatten()
         self.part = torch.zeros(len(self.faces), dtype=torch.long)
+        self.action_basis = torch.zeros(52, len(self.mean), 3)
+        self.action_basis[0, :, 1] = -0.1
         self.part_names = PARTS
 
     def vertices(self, identity, expression):

@@ -12,13 +12,14 @@ from typer.testing import CliRunner, Result
 
 from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.checkpoint import load_generator, save_generator
+from galatea.eg3d.generator import TriPlaneGenerator
 from galatea.eg3d.provenance import GeneratorFacts
 from galatea.inversion.capsule import Capsule
 from pipeline.cli import EXIT_USAGE, app
 from pipeline.manifest import build_schema, manifest_path, to_table, write_table
 from pipeline.storage import Store
 from stages.base import Column, Kind
-from tests.small_generators import SMALL
+from tests.small_generators import SMALL, SMALL_PLAIN
 
 RESOLUTION = ("--resolution", "24")
 
@@ -90,6 +91,18 @@ def test_a_seed_is_a_person(generator: Path, tmp_path: Path) -> None:
     assert first == again
     assert np.ptp(read(files[0]).vertices, axis=0).max() <= 1
     assert first != other
+
+
+def test_generators_without_a_head_have_shapes_but_no_expressions(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_generator(TriPlaneGenerator(SMALL_PLAIN), tmp_path, GeneratorFacts(name="plain", kind="eg3d"))
+    file = tmp_path / "head.ply"
+    asked = ("mesh", file, "--generator", tmp_path, "--level", "0.33", *RESOLUTION)
+    assert "head model" in said(galatea(*asked, "-e", "jawOpen=1"))
+    assert not file.exists()
+    result = galatea(*asked)
+    assert result.exit_code == 0, said(result)
+    assert len(read(file).vertices) > 50
 
 
 @pytest.mark.parametrize(
