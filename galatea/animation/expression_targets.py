@@ -1,6 +1,6 @@
 """What a photo would look like with other expressions, in its own view: targets for generators without a head.
 
-As Lin et al. 2022 (arXiv 2203.13441, section 3.2) make theirs: the fitted head model is textured with the photo's own
+As Lin et al. 2022 (arXiv 2203.13441) make theirs: the fitted head model is textured with the photo's own
 pixels and drawn again with another expression; shape, camera and light stay. Theirs is FLAME, with eyes that are held;
 ours is Galatea's head model with all 52 actions. Beyond the face, inside the mouth, and where the photo did not see the
 skin, nothing is known.

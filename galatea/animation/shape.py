@@ -17,7 +17,7 @@ from galatea.morphable.actions import action_vector
 from galatea.morphable.head import HeadCoefficients
 
 TRUNCATION_PSI = 0.7
-"""Samples are drawn as EG3D's own script draws shapes (gen_samples, `trunc` 0.7); identities of a head likewise."""
+"""As in the example commands of EG3D's gen_samples script (`--trunc=0.7`); identities of a head likewise."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Latents for expressions of a generator without a head: one `w` for each target picture, then one tuning for all.
 
-Lin et al. 2022 (arXiv 2203.13441, sections 3.2 and 3.3), as their released code does it: every target has its own `w`,
+Lin et al. 2022 (arXiv 2203.13441), as their released code does it: every target has its own `w`,
 warm-started from the one before (100 steps each), then the generator is tuned on all targets at once. Where we differ:
 the start is the portrait's inversion, so that the first target needs no 2000 steps; each `w` is a change that is added
 to all layers of the portrait's `w_plus`; tuning changes weights by low-rank factors; losses are those of our inversion.

@@ -4,7 +4,7 @@ Both figures follow multi-view geometry and need no second photo. *Points*: the 
 to one head (linear triangulation, Hartley and Zisserman 2004, section 12.2) and projected back; what remains is what no
 single head explains. *Colours*: points of the face are looked up in every frame, and should look the same
 (photo-consistency, Seitz and Dyer 1999); this sees texture that sticks to the screen (Karras et al. 2021), which
-landmarks do not. EG3D measures consistency by the identity of two views and its own depth (Chan et al. 2022, table 2):
+landmarks do not. EG3D measures consistency by the identity of two views and by its own depth (Chan et al. 2022):
 identity is measured next door, and a clip has no depth; cameras and expressions come from the head fit of one person.
 
 Both only mean something where a clip shows the head from several sides (`view_spread_deg`).
