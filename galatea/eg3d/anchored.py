@@ -180,10 +180,10 @@ class AnchoredGenerator(nn.Module):
         return Painted(reflectance, texture, static, self.light(ws[:, -1])).add(residuals)
 
     def tint_hair(
-        self, ws: Float[Tensor, "batch num_ws w_dim"], factor: Float[Tensor, "batch 3"]
+        self, ws: Float[Tensor, "batch num_ws w_dim"], change: Float[Tensor, "batch 3"]
     ) -> Float[Tensor, "batch num_ws w_dim"]:
-        """Return `w_plus` with the hair's colour multiplied by a factor per channel; the light stays."""
-        last = ws[:, -1] + self.tint.shift(ws[:, -1], self.light, factor)
+        """Return `w_plus` with the hair's colour in white light changed by so much (sRGB, 0..1); the light stays."""
+        last = ws[:, -1] + self.tint.shift(ws[:, -1], self.light, change)
         return torch.cat([ws[:, :-1], last[:, None]], dim=1)
 
     def view_planes(self, painted: Painted, cast: HeadCast, w: Float[Tensor, "batch w_dim"]) -> ViewPlanes:

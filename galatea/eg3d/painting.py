@@ -173,14 +173,13 @@ class HairTint(nn.Module):
 
     @torch.no_grad()
     def shift(
-        self, w: Float[Tensor, "batch w_dim"], light: HarmonicLight, factor: Float[Tensor, "batch 3"]
+        self, w: Float[Tensor, "batch w_dim"], light: HarmonicLight, change: Float[Tensor, "batch 3"]
     ) -> Float[Tensor, "batch w_dim"]:
-        """Return the smallest change of `w` that multiplies the colour and leaves the light as it is."""
-        colour = self.read(w.float())
+        """Return the smallest change of `w` that adds to the colour and leaves the light as it is."""
         rows = torch.cat([layer.weight * layer.weight_gain for layer in (self.read, light.read)]).float()
-        wanted = F.pad(colour * (factor - 1), (0, len(rows) - 3))
-        change: Tensor = wanted @ torch.linalg.pinv(rows).T
-        return change.to(w.dtype)
+        wanted = F.pad(change.float(), (0, len(rows) - 3))
+        moved: Tensor = wanted @ torch.linalg.pinv(rows).T
+        return moved.to(w.dtype)
 
 
 def harmonics(normal: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 9"]:

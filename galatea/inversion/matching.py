@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,8 +24,10 @@ from galatea.inversion.target import InversionTarget
 from galatea.losses import l1_loss, matte_loss
 from galatea.morphable.head import HeadModel
 
-_HAIR_STEPS, _HAIR_RANGE, _HAIR_FLOOR, _MIN_HAIR_PIXELS = 3, 2.0, 0.02, 12
-"""Corrections of the hair's colour, the largest factor of each, what keeps black from deciding, and pixels needed."""
+_HAIR_STEPS, _HAIR_RANGE, _MIN_HAIR_PIXELS = 3, 0.5, 12
+"""Corrections of the hair's colour, the largest change of each, and pixels needed."""
+_UNLIKE_SKIN = 0.3
+"""Difference from the face's mean colour (norm, in [-1, 1]) of what is taken for hair."""
 _LIGHT_SIZE, _LIGHT_STEPS, _MIN_SKIN_PIXELS = 64, 2, 100
 """Size at which light is measured, corrections of it, and pixels of skin needed."""
 _HOLD = (0.005, 0.02, 0.02, 0.02, 0.1, 0.1, 0.1, 0.1, 0.1)
@@ -43,7 +46,7 @@ def match_light(
     """Return the residual that gives the start the light of the photo; none for generators without light.
 
     What the start's skin would reflect in white light is compared with the photo: nine harmonics (Ramamoorthi and
-    Hanrahan 2001) explain the ratio by the surface's direction. The skin's overall colour is left to the texture.
+    Hanrahan 2001) explain the ratio by the surface's direction. Colours are left to the texture.
     """
     if not isinstance(generator, AnchoredGenerator) or target.head is None:
         return {}
@@ -74,7 +77,7 @@ def _skin_normals(
     skin = vertices.new_ones(vertices.shape[1], 1).index_fill(0, is_other, 0.0)
     values = torch.cat([vertex_normals(vertices, mesh.faces), skin.expand(len(vertices), -1, -1)], -1)
     seen = see_surface(vertices, mesh.faces, values, Pose.of_photo(target.camera), target.image.shape[-1])
-    normal = torch.nn.functional.normalize(seen.values[:, :3], dim=1)
+    normal = F.normalize(seen.values[:, :3], dim=1)
     towards = target.camera[:, :16].view(-1, 4, 4)[:, :3, 2]
     facing = -(normal * towards[..., None, None]).sum(1)
     is_skin = (seen.values[:, 3] > 0.99) & (facing > _GRAZING) & (target.face[:, 0] > 0.9) & (target.matte[:, 0] > 0.9)
@@ -88,35 +91,24 @@ def _fitted_light(
     weight: Float[Tensor, "batch pixels"],
     light: Float[Tensor, "batch 9 3"],
 ) -> Float[Tensor, "batch 9 3"]:
-    """Return the light under which `reflected` looks like the photo, of the old light's mean colour.
+    """Return the light under which `reflected` looks like the photo; its colours stay those of the old light.
 
-    Ridge regression towards the old light for each colour, repeated with less weight for pixels that do not fit.
+    Ridge regression towards the old light, repeated with less weight for pixels that do not fit. The change is the same
+    for all colours: one for each would take skin that is redder here and paler there for coloured light from the side,
+    and hair would turn green in it.
     """
-    hold = basis.new_tensor(_HOLD)
-    found, trust = light, weight
+    brightness = reflected.square().sum(-1)
+    wanted = (reflected * (photo - reflected * (1 + basis @ light))).sum(-1)
+    change, trust = torch.zeros_like(light[..., 0]), weight
     for _ in range(_ROBUST_STEPS):
-        columns = []
-        for colour in range(3):
-            rows = basis * reflected[..., colour, None]
-            wanted = photo[..., colour] - (rows @ light[..., colour, None])[..., 0] - reflected[..., colour]
-            power = (trust * reflected[..., colour].square()).sum(1)
-            normal = (rows * trust[..., None]).transpose(1, 2) @ rows + torch.diag_embed(hold * power[:, None] + 1e-6)
-            right = (rows * trust[..., None]).transpose(1, 2) @ wanted[..., None]
-            columns.append(light[..., colour] + torch.linalg.solve(normal, right)[..., 0])
-        found = torch.stack(columns, -1)
-        error = (reflected * (1 + basis @ found) - photo).mean(-1)
+        rows = basis * (trust * brightness)[..., None]
+        hold = basis.new_tensor(_HOLD) * (trust * brightness).sum(1, keepdim=True) + 1e-6
+        normal = rows.transpose(1, 2) @ basis + torch.diag_embed(hold)
+        right = (basis * (trust * wanted)[..., None]).sum(1)
+        change = torch.linalg.solve(normal, right)
+        error = (reflected * (1 + basis @ (light + change[..., None])) - photo).mean(-1)
         trust = weight / (1 + (error / _OUTLIER).square())
-    return _of_colour(found, light, basis, trust)
-
-
-def _of_colour(found: Tensor, light: Tensor, basis: Tensor, weight: Tensor) -> Float[Tensor, "batch 9 3"]:
-    """Return the found light with the mean colour, not the mean brightness, of the old one."""
-    white = torch.zeros_like(found)
-    white[:, 0] = 1
-    share = weight[..., None] / weight.sum(1)[:, None, None].clamp_min(1)
-    was, now = ((share * (basis @ (white + values))).sum(1, keepdim=True).clamp_min(0.05) for values in (light, found))
-    ratio = now / was
-    return (white + found) * (ratio.mean(-1, keepdim=True) / ratio) - white
+    return light + change[..., None]
 
 
 def _rows(images: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch pixels channels"]:
@@ -133,7 +125,8 @@ def match_hair(
 ) -> Float[Tensor, "batch num_ws w_dim"]:
     """Give starts the hair colour of their photo (one for all, or one each), where the generator knows one.
 
-    Hair is what lies above the face's middle, on the person and outside the face; colours are compared on average.
+    Hair is what lies above the face's middle, well inside the person and outside the face; colours are compared on
+    average, and count less the more they are like the face's own: foreheads and ears are no hair.
     """
     if not isinstance(generator, AnchoredGenerator):
         return start
@@ -141,16 +134,25 @@ def match_hair(
     size = target.image.shape[-1]
     rows = torch.linspace(0, 1, size, device=start.device)[:, None]
     middle = (target.face * rows).sum((2, 3), keepdim=True) / target.face.sum((2, 3), keepdim=True).clamp_min(1e-6)
+    inner = -F.max_pool2d(-target.matte, 3, 1, 1)
+    skin = (target.image * target.face).sum((2, 3), keepdim=True) / target.face.sum((2, 3), keepdim=True).clamp_min(
+        1e-6
+    )
+    distance = (target.image - skin).norm(dim=1, keepdim=True) / _UNLIKE_SKIN
+    is_no_skin = 1 - torch.exp(-distance.square()) + 1e-3
+    light = generator.light(start[:, -1]) + residuals.get("light", 0)
+    brightness = (1 + light[:, :3, 0, 0]).mean(1, keepdim=True).clamp_min(0.3)
     for _ in range(num_steps):
         rendering = generator.render(generator.planes(start, head, residuals), camera, start, size)
-        is_hair = (target.matte > 0.9) & (target.face < 0.1) & (rendering.alpha > 0.8) & (rows < middle)
-        share = is_hair / is_hair.sum((2, 3), keepdim=True).clamp_min(1)
+        is_hair = (inner > 0.9) & (target.face < 0.1) & (rendering.alpha > 0.8) & (rows < middle)
+        share = is_hair * is_no_skin
+        share = share / share.sum((2, 3), keepdim=True).clamp_min(1e-6)
         wanted, found = (
             ((image * 0.5 + 0.5).clamp(0, 1) * share).sum((2, 3)) for image in (target.image, rendering.image_raw)
         )
         is_enough = is_hair.sum((2, 3)) >= _MIN_HAIR_PIXELS
-        factor = ((wanted + _HAIR_FLOOR) / (found + _HAIR_FLOOR)).clamp(1 / _HAIR_RANGE, _HAIR_RANGE)
-        start = generator.tint_hair(start, torch.where(is_enough, factor, torch.ones_like(factor)))
+        change = ((wanted - found) / brightness).clamp(-_HAIR_RANGE, _HAIR_RANGE)
+        start = generator.tint_hair(start, torch.where(is_enough, change, torch.zeros_like(change)))
     return start
 
 

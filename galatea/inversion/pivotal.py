@@ -31,7 +31,7 @@ from galatea.morphable.head import HeadModel
 _SIDE_VIEWS = ((-35.0, 0.0), (35.0, 0.0), (0.0, 20.0))
 """Turns (yaw, pitch in degrees) away from the photo's view that are held to the pivot's shape."""
 
-_HIDDEN_PARTS = ("mouth", "tongue", "socket")
+_HIDDEN_PARTS = ("mouth", "teeth", "tongue", "socket")
 
 
 @dataclass(frozen=True)

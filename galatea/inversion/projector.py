@@ -6,7 +6,7 @@ the start, and all of it runs at a low resolution first: the latent carries no f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ from galatea.inversion.optimisation import Group, minimise, move_camera
 from galatea.inversion.target import InversionTarget
 
 _CANDIDATE_BATCH = 8
+_LIGHT_FIELDS = ("light_direction", "light_color", "sky_color", "ground_color")
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,14 @@ class LatentStatistics:
 
 @dataclass(frozen=True)
 class Start:
-    """Where the projection of a batch starts; residual maps that are known without optimisation stay as they are."""
+    """Where the projection of a batch starts; residual maps that are known without optimisation stay as they are.
+
+    `codes` are those that `ws` comes from, but for the hair's colour; None where codes mean nothing.
+    """
 
     ws: Float[Tensor, "batch num_ws w_dim"]
     residuals: Mapping[str, Tensor]
+    codes: Float[Tensor, "batch z_dim"] | None
 
 
 @dataclass(frozen=True)
@@ -126,12 +131,12 @@ def search_start(
     small = target.at(config.search_resolution)
     best = torch.stack([_closest(generator, small.select(i), statistics, config) for i in range(len(target.image))])
     ws = statistics.examples[best].mean(1)
-    residuals = match_light(generator, target, ws)
+    residuals, codes = match_light(generator, target, ws), None
     if statistics.codes is not None and isinstance(generator, AnchoredGenerator):
         codes = match_hair_style(generator, small, statistics.codes[best].mean(1), residuals)
         ws = generator.mapping(codes)
         residuals = match_light(generator, target, ws)
-    return Start(match_hair(generator, small, ws, residuals), residuals)
+    return Start(match_hair(generator, small, ws, residuals), residuals, codes)
 
 
 def _closest(
@@ -156,25 +161,47 @@ def project(
     Raises:
         FitError: if the optimisation diverges.
     """
-    found = search_start(generator, target, statistics, config)
-    start, residuals = found.ws, found.residuals
+    start = search_start(generator, target, statistics, config)
     size = min(config.resolution, generator.neural_rendering_resolution)
     small = target.at(size)
     head = cast_once(generator, target.head)
     view = TunedView(generator)
-    # Steps are in standard deviations of w, so that one learning rate fits every generator.
-    offset = torch.zeros_like(start, requires_grad=True)
-    move = target.camera.new_zeros(len(start), 6).requires_grad_()
+    latents = _latents(generator, start, statistics)
+    # One tensor a portrait: damping looks at whole tensors, and portraits shall not influence each other.
+    offsets = [torch.zeros_like(one, requires_grad=True) for one in (start.ws if start.codes is None else start.codes)]
+    move = target.camera.new_zeros(len(offsets), 6).requires_grad_()
 
     def loss(_step: int) -> Tensor:
-        ws = start + offset * statistics.deviation
-        (rendering,) = view(ws, head, residuals, [View(move_camera(target.camera, move), size)])
-        return objective(rendering, small) + config.hold * offset.square().mean((1, 2)) + move.square().sum(1)
+        camera, offset = move_camera(target.camera, move), torch.stack(offsets)
+        (rendering,) = view(latents(offset), head, start.residuals, [View(camera, size)])
+        held = config.hold * offset.square().flatten(1).mean(1)
+        return objective(rendering, small) + held + move.square().sum(1)
 
-    groups = [Group([offset], config.lr)] + ([Group([move], config.camera_lr)] if config.camera_lr else [])
+    # Damped, fields that the photo says nothing about stay where they are.
+    groups = [Group(offsets, config.lr, is_damped=start.codes is not None)]
+    groups += [Group([move], config.camera_lr)] if config.camera_lr else []
     progress = minimise(loss, groups, config.num_steps, config.min_gain)
     with torch.no_grad():
-        w_plus = start + offset * statistics.deviation
-        return Projection(
-            w_plus, residuals, move_camera(target.camera, move).detach(), progress.loss, progress.num_steps
-        )
+        camera = move_camera(target.camera, move).detach()
+        return Projection(latents(torch.stack(offsets)), start.residuals, camera, progress.loss, progress.num_steps)
+
+
+def _latents(
+    generator: PortraitGenerator, start: Start, statistics: LatentStatistics
+) -> Callable[[Tensor], Float[Tensor, "batch num_ws w_dim"]]:
+    """Return what makes `w_plus` of the numbers that are optimised, which are zero at the start.
+
+    They are standard deviations of w, so that one learning rate fits every generator; or of the code where codes have a
+    meaning: what leaves the codes of people leaves people, for noise and colours that nobody has. The style of the hair
+    stays, and so does the light.
+    """
+    codes = start.codes
+    if codes is None or not isinstance(generator, AnchoredGenerator):
+        return lambda offset: start.ws + offset * statistics.deviation
+    step = generator.code_statistics[1].clone()
+    for name, place in generator.code_fields.items():
+        if name == "hair_style" or name in _LIGHT_FIELDS:
+            step[place] = 0
+    with torch.no_grad():
+        beyond = start.ws - generator.mapping(codes)
+    return lambda offset: generator.mapping(codes + offset * step) + beyond
