@@ -74,7 +74,7 @@ def test_a_mirrored_portrait_inverts_as_well_and_to_the_mirrored_picture(target,
     likeness = psnr(first[None], second.flip(2)[None], target.face[:1]).item()
     # Not exactly: the texture that the generator starts from is not the same on both sides of the face (32 dB), and the
     # search may start from another latent.
-    assert likeness > 25
-    assert likeness > inversion.psnr.max().item() + 3
+    assert likeness > 22
+    assert likeness > inversion.psnr.max().item() + 2
     assert inversion.psnr[0].item() == pytest.approx(inversion.psnr[1].item(), abs=1.0)
     assert inversion.ssim[0].item() == pytest.approx(inversion.ssim[1].item(), abs=0.03)
