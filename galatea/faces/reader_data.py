@@ -14,6 +14,8 @@ from galatea.errors import WeightsError
 from galatea.morphable.correspondence import Correspondence
 
 RESOURCE = "face_reader.safetensors"
+SCALE = ".scale"
+"""Ends the names of row scales; the tensor of the same name without it holds bytes to be multiplied with them."""
 
 
 def built_in() -> dict[str, Tensor]:
@@ -28,6 +30,13 @@ def built_in() -> dict[str, Tensor]:
         raise WeightsError(
             f"face reader: expected package data galatea/data/{RESOURCE}, got {error!r}; reinstall"
         ) from error
+
+
+def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors with those that are stored as bytes brought back to numbers."""
+    plain = {name: value for name, value in tensors.items() if not name.endswith(SCALE)}
+    scaled = {name: plain[name].float() * tensors[name + SCALE].float() for name in plain if name + SCALE in tensors}
+    return plain | scaled
 
 
 def reader_correspondence(tensors: Mapping[str, Tensor] | None = None) -> Correspondence:

@@ -6,6 +6,9 @@ The person's left eye is mirrored, so that one network serves both eyes and no s
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -14,7 +17,7 @@ from galatea.faces.landmarks import EYE_POINTS
 from galatea.faces.regions import Regions
 from galatea.morphable.actions import ACTION_INDEX, ARKIT_ACTIONS
 
-PATCH_SIZE = 48
+PATCH_SIZE = 64
 EYE_SIDE, EYE_RAISE, MOUTH_SIDE, MOUTH_DROP = 0.38, 0.1, 0.5, 0.06
 """Sides of patches in region sides (for a head of usual size); patches lie this share of their side above the middle of
 the eyelids, and below the middle of the lips: brows and chin belong to them."""
@@ -39,7 +42,9 @@ MOUTH_POINTS = (
 MOUTH_ACTIONS = tuple(
     index for index, name in enumerate(ARKIT_ACTIONS) if name.startswith(("mouth", "jaw", "tongue", "cheek", "noseS"))
 )
-WIDTHS, SQUEEZE, HIDDEN = (32, 64, 96), 40, 192
+WIDTHS, SQUEEZE, HIDDEN, BOTH = (32, 64, 96), 40, 192, 160
+POINTS_GAIN = 8.0
+"""Brings points, a small share of a patch away from their usual place, to the size of the other features."""
 
 
 def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -60,8 +65,28 @@ class Block(nn.Module):
         return result
 
 
+@dataclass(frozen=True)
+class PatchReading:
+    """What a patch shows.
+
+    Attributes:
+        points: in patch coordinates.
+        log_sigma: logarithm of their standard deviation, in patch sides.
+        numbers: actions, for eyes also gaze, as far as the patch alone tells.
+        features: what the numbers were read from.
+    """
+
+    points: Float[Tensor, "batch points 2"]
+    log_sigma: Float[Tensor, "batch points"]
+    numbers: Float[Tensor, "batch numbers"]
+    features: Float[Tensor, "batch features"]
+
+
 class SecondLook(nn.Module):
-    """Reads patches of 48 x 48 pixels in [-1, 1].
+    """Reads patches of 64 x 64 pixels in [-1, 1].
+
+    Points are the mean of a probability over a grid (Sun et al. 2018, "Integral Human Pose Regression") and a small
+    correction; actions and the other numbers are read from features and points together.
 
     Args:
         mean_points: where the points usually are, patch coordinates.
@@ -69,29 +94,48 @@ class SecondLook(nn.Module):
     """
 
     mean_points: Tensor
+    grid: Tensor
 
     def __init__(self, mean_points: Float[Tensor, "points 2"], num_numbers: int) -> None:
         super().__init__()
+        stem, fine, coarse = WIDTHS
+        num = len(mean_points)
         self.register_buffer("mean_points", mean_points)
-        layers: list[nn.Module] = []
-        width = 3
-        for wider in WIDTHS:
-            layers += [convolution(width, wider, 2), nn.ReLU(), Block(wider)]
-            width = wider
-        self.layers = nn.Sequential(*layers, nn.Conv2d(width, SQUEEZE, 1), nn.ReLU(), nn.Flatten())
+        self.register_buffer("grid", cell_middles(PATCH_SIZE // 4), persistent=False)
+        self.fine = nn.Sequential(
+            convolution(3, stem, 2), nn.ReLU(), convolution(stem, fine, 2), nn.ReLU(), Block(fine)
+        )
+        self.coarse = nn.Sequential(convolution(fine, coarse, 2), nn.ReLU(), Block(coarse))
+        self.squeeze = nn.Sequential(nn.Conv2d(coarse, SQUEEZE, 1), nn.ReLU(), nn.Flatten())
         self.hidden = nn.Sequential(nn.Linear(SQUEEZE * (PATCH_SIZE // 8) ** 2 + 6, HIDDEN), nn.ReLU())
-        self.out = last_layer(HIDDEN, len(mean_points) * 3 + num_numbers)
+        self.down = nn.Conv2d(coarse, fine, 1)
+        self.around = nn.Sequential(convolution(fine, fine), nn.ReLU())
+        self.where = nn.Conv2d(fine, num, 1)
+        self.move = last_layer(HIDDEN, num * 3)
+        self.both = nn.Linear(HIDDEN + 2 * num, BOTH)
+        self.numbers = last_layer(BOTH, num_numbers)
 
-    def forward(
-        self, patches: Float[Tensor, "batch 3 48 48"], rotation: Float[Tensor, "batch 3 3"]
-    ) -> tuple[Float[Tensor, "batch points 2"], Float[Tensor, "batch points"], Float[Tensor, "batch numbers"]]:
-        """Return points in patch coordinates, the logarithm of their standard deviation, and the other numbers."""
+    def forward(self, patches: Float[Tensor, "batch 3 64 64"], rotation: Float[Tensor, "batch 3 3"]) -> PatchReading:
+        """Read patches; they come with the head's pose."""
         pose = rotation[..., :2].transpose(1, 2).flatten(1)
-        features = self.layers(patches)
-        raw = precise(self.out, self.hidden(torch.cat([features, pose.to(features.dtype)], 1)))
-        num = len(self.mean_points)
-        seen = raw[:, : num * 3].reshape(-1, num, 3)
-        return self.mean_points + 0.25 * seen[..., :2], (seen[..., 2] - 3.0).clamp(-7, 1), raw[:, num * 3 :]
+        fine = self.fine(patches)
+        coarse = self.coarse(fine)
+        hidden = self.hidden(torch.cat([self.squeeze(coarse), pose.to(coarse.dtype)], 1))
+        near = self.around(torch.relu(fine + nn.functional.interpolate(self.down(coarse), scale_factor=2)))
+        chance = self.where(near).flatten(2).to(self.grid.dtype).softmax(-1)
+        moves = precise(self.move, hidden).reshape(len(patches), -1, 3)
+        with torch.autocast(patches.device.type, enabled=False):
+            points = chance @ self.grid + 0.1 * moves[..., :2]
+        seen = torch.cat([hidden.to(points.dtype), POINTS_GAIN * (points - self.mean_points).flatten(1)], 1)
+        features = torch.relu(precise(self.both, seen))
+        return PatchReading(points, (moves[..., 2] - 3.0).clamp(-7, 1), precise(self.numbers, features), features)
+
+
+def cell_middles(size: int) -> Float[Tensor, "cells 2"]:
+    """Return the middles of a square grid's cells in patch coordinates, row by row."""
+    ticks = (torch.arange(size) + 0.5) / size
+    rows, columns = torch.meshgrid(ticks, ticks, indexing="ij")
+    return torch.stack([columns, rows], -1).reshape(-1, 2)
 
 
 def last_layer(inputs: int, outputs: int) -> nn.Linear:
@@ -107,6 +151,20 @@ def precise(layer: nn.Linear, hidden: Tensor) -> Tensor:
     with torch.autocast(hidden.device.type, enabled=False):
         result: Tensor = layer(hidden.to(layer.weight.dtype))
     return result
+
+
+def shortened(pictures: Tensor) -> torch.autocast:
+    """Return a context in which networks compute in bfloat16, if nobody asks for gradients and that is faster here."""
+    is_asked = torch.is_grad_enabled() and pictures.requires_grad
+    is_plain = pictures.device.type == "cpu" and pictures.dtype == torch.float32
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16() and is_plain and not is_asked)
+
+
+@functools.cache
+def has_fast_bfloat16() -> bool:
+    """Return whether this CPU multiplies bfloat16 itself; elsewhere it would be slower than float32."""
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def eye_patches(points: Float[Tensor, "batch 478 2"], log_scale: Float[Tensor, "batch"]) -> Regions:

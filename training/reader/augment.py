@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from training.reader.backgrounds import SIZE, colour_noise
+from galatea.faces.reader_network import INPUT_SIZE
+from training.reader.backgrounds import colour_noise
 from training.reader.labels import View
 
-MILD_EXAMPLES, MILD_SHARE = 0.45, 0.3
+MILD_EXAMPLES, MILD_SHARE = 0.6, 0.3
 """So many examples get everything but light and colour with this share of its usual probability: photos are mostly
 clear."""
 
@@ -23,15 +24,20 @@ clear."""
 class Scene:
     """A cut render: premultiplied colour, coverage, skin, what is behind, and where everything is."""
 
-    rgb: Float[np.ndarray, "128 128 3"]
-    alpha: Float[np.ndarray, "128 128"]
-    skin: Float[np.ndarray, "128 128"]
-    behind: Float[np.ndarray, "128 128 3"]
+    rgb: Float[np.ndarray, "s s 3"]
+    alpha: Float[np.ndarray, "s s"]
+    skin: Float[np.ndarray, "s s"]
+    behind: Float[np.ndarray, "s s 3"]
     view: View
     points3: Float[np.ndarray, "480 3"]
 
+    @property
+    def size(self) -> int:
+        """Pixels across."""
+        return int(self.alpha.shape[0])
 
-def augment(scene: Scene, rng: np.random.Generator, is_plain: bool = False) -> Float[np.ndarray, "128 128 3"]:
+
+def augment(scene: Scene, rng: np.random.Generator, is_plain: bool = False) -> Float[np.ndarray, "s s 3"]:
     """Return the picture; `is_plain` only puts the head on its background."""
     from training.reader.wear import wear  # Drawing needs this module's Scene.
 
@@ -40,7 +46,7 @@ def augment(scene: Scene, rng: np.random.Generator, is_plain: bool = False) -> F
     share = MILD_SHARE if rng.random() < MILD_EXAMPLES else 1.0
     head = _skin(scene, rng, share)
     if rng.random() < 0.35 * share:
-        head = head * (1 - 0.8 * _shadow(rng)[..., None] * scene.alpha[..., None])
+        head = head * (1 - 0.8 * _shadow(rng, scene.size)[..., None] * scene.alpha[..., None])
     image = head + scene.behind * (1 - scene.alpha[..., None])
     image = wear(image, scene, rng, share)
     image = _light(image, rng)
@@ -53,33 +59,33 @@ def _skin(scene: Scene, rng: np.random.Generator, share: float) -> np.ndarray:
     head: np.ndarray = scene.rgb.copy()
     skin = (scene.skin * scene.alpha)[..., None]
     if rng.random() < 0.5 * share:
-        head *= 1 + skin * colour_noise(rng, int(rng.integers(2, 9)), np.zeros(3), rng.uniform(0.02, 0.1))
+        head *= 1 + skin * colour_noise(rng, int(rng.integers(2, 9)), np.zeros(3), rng.uniform(0.02, 0.1), scene.size)
     if rng.random() < 0.5 * share:
-        fine: np.ndarray = rng.normal(0, 1, (SIZE, SIZE, 1)).astype(np.float32)
+        fine: np.ndarray = rng.standard_normal((scene.size, scene.size, 1), dtype=np.float32)
         fine = cv2.GaussianBlur(fine, (0, 0), float(rng.uniform(0.4, 1.4)))[..., None]
         head *= 1 + skin * fine * (rng.uniform(0.02, 0.12) / max(float(fine.std()), 1e-3)) * 0.6
     if rng.random() < 0.3 * share:
         head *= 1 + skin * rng.normal(0, 0.12, 3).astype(np.float32)
     if rng.random() < 0.3 * share:
         for _ in range(int(rng.integers(1, 5))):
-            spot = _blob(rng, rng.uniform(0.15, 0.85, 2), rng.uniform(0.01, 0.05, 2))
+            spot = _blob(rng, rng.uniform(0.15, 0.85, 2), rng.uniform(0.01, 0.05, 2), scene.size)
             head += skin * spot[..., None] * rng.uniform(0.1, 0.6)
     return head.clip(0, 1)
 
 
-def _blob(rng: np.random.Generator, centre: np.ndarray, size: np.ndarray) -> np.ndarray:
+def _blob(rng: np.random.Generator, centre: np.ndarray, radius: np.ndarray, size: int) -> np.ndarray:
     """Return a soft turned ellipse."""
-    ticks = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE
+    ticks = (np.arange(size, dtype=np.float32) + 0.5) / size
     x, y = ticks[None] - np.float32(centre[0]), ticks[:, None] - np.float32(centre[1])
     angle = rng.uniform(0, np.pi)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    along, across = (x * cos + y * sin) / np.float32(size[0]), (y * cos - x * sin) / np.float32(size[1])
+    along, across = (x * cos + y * sin) / np.float32(radius[0]), (y * cos - x * sin) / np.float32(radius[1])
     return np.asarray(np.exp(-0.5 * (along**2 + across**2)))
 
 
-def _shadow(rng: np.random.Generator) -> np.ndarray:
+def _shadow(rng: np.random.Generator, size: int) -> np.ndarray:
     """Return a cast shadow 0..1: a soft edge across the face, a blob, or blinds."""
-    ticks = (np.arange(SIZE, dtype=np.float32) + 0.5) / SIZE - 0.5
+    ticks = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     angle = rng.uniform(0, 2 * np.pi)
     across = ticks[None] * np.float32(np.cos(angle)) + ticks[:, None] * np.float32(np.sin(angle))
     across = across + 0.04 * np.float32(rng.uniform(0, 1)) * np.sin(ticks[None] * np.float32(rng.uniform(5, 30)))
@@ -88,14 +94,15 @@ def _shadow(rng: np.random.Generator) -> np.ndarray:
     if kind < 0.6:
         return np.asarray(strength / (1 + np.exp(-np.clip((across - rng.uniform(-0.3, 0.4)) / soft, -30, 30))))
     if kind < 0.9:
-        return np.asarray(strength * _blob(rng, rng.uniform(0.1, 0.9, 2), rng.uniform(0.05, 0.3, 2)))
+        return np.asarray(strength * _blob(rng, rng.uniform(0.1, 0.9, 2), rng.uniform(0.05, 0.3, 2), size))
     return np.asarray(strength * (np.sin(across * rng.uniform(15, 60)) > rng.uniform(-0.5, 0.7)).astype(np.float32))
 
 
 def _light(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Light that differs over the picture."""
     if rng.random() < 0.4:
-        image = image * (1 + colour_noise(rng, int(rng.integers(1, 4)), np.zeros(3), rng.uniform(0.03, 0.2)))
+        cells, strength = int(rng.integers(1, 4)), rng.uniform(0.03, 0.2)
+        image = image * (1 + colour_noise(rng, cells, np.zeros(3), strength, image.shape[0]))
     return image.clip(0, 1)
 
 
@@ -118,28 +125,31 @@ def _colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _camera(image: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
     """Blur, low resolution, sharpening, noise, JPEG."""
-    kind = rng.random() / share
+    kind, size = rng.random() / share, image.shape[0]
+    finer = size / INPUT_SIZE
     if kind < 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.6)))
+        image = cv2.GaussianBlur(image, (0, 0), float(finer * rng.uniform(0.3, 1.6)))
     elif kind < 0.45:
-        small = int(rng.uniform(0.3, 0.9) * SIZE)
+        small = int(rng.uniform(0.3, 0.9) * size)
         down = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
         mode = cv2.INTER_CUBIC if rng.random() < 0.5 else cv2.INTER_LINEAR
-        image = cv2.resize(down, (SIZE, SIZE), interpolation=mode)
+        image = cv2.resize(down, (size, size), interpolation=mode)
     elif kind < 0.55:
-        length, angle = int(rng.integers(3, 8)), rng.uniform(0, np.pi)
-        kernel = np.zeros((9, 9), np.float32)
-        ends = np.round(4 + length / 2 * np.array([np.cos(angle), np.sin(angle)])).astype(int)
-        cv2.line(kernel, (8 - ends[0], 8 - ends[1]), (int(ends[0]), int(ends[1])), 1.0, 1, cv2.LINE_AA)
+        length, angle = int(finer * rng.integers(3, 8)), rng.uniform(0, np.pi)
+        kernel, middle = np.zeros((13, 13), np.float32), 6
+        ends = np.round(middle + length / 2 * np.array([np.cos(angle), np.sin(angle)])).astype(int)
+        start = (2 * middle - int(ends[0]), 2 * middle - int(ends[1]))
+        cv2.line(kernel, start, (int(ends[0]), int(ends[1])), 1.0, 1, cv2.LINE_AA)
         image = cv2.filter2D(image, -1, kernel / kernel.sum())
     elif kind < 0.75:
-        image = image + rng.uniform(0.3, 1.5) * (image - cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.6, 2))))
+        blurred = cv2.GaussianBlur(image, (0, 0), float(finer * rng.uniform(0.6, 2)))
+        image = image + rng.uniform(0.3, 1.5) * (image - blurred)
     if rng.random() < 0.5 * share:
-        noise: np.ndarray = rng.standard_normal((SIZE, SIZE, 3), dtype=np.float32) * np.float32(
+        noise: np.ndarray = rng.standard_normal((size, size, 3), dtype=np.float32) * np.float32(
             rng.uniform(0.003, 0.05)
         )
         if rng.random() < 0.4:
-            noise = cv2.GaussianBlur(noise, (0, 0), 0.7) * 2
+            noise = cv2.GaussianBlur(noise, (0, 0), 0.7 * finer) * 2
         image = image + noise
     image = image.clip(0, 1)
     if rng.random() < 0.4 * share:

@@ -1,35 +1,36 @@
-"""Writes the reader's weights: `python -m training.reader.export --run DIR --looks DIR --pictures DIR`.
+"""Writes the reader's weights: `python -m training.reader.export --run DIR --looks DIR --weighing DIR --pictures DIR`.
 
 Folds the batch normalisation, calibrates actions and uncertainties on held-out renders (those that training never
-reads), adds the landmarks' mirror pairs and their places on the head model, and stores float16.
+reads), adds the landmarks' mirror pairs and their places on the head model, and stores float16 and bytes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from galatea.faces.reader import FaceReader
-from galatea.faces.reader_data import RESOURCE
+from galatea.faces.reader_data import RESOURCE, SCALE
 from galatea.faces.reader_network import FirstLook, fold_normalisation
 from galatea.faces.regions import Regions
+from galatea.faces.weighing import Weighing
 from galatea.morphable.actions import mirror_permutation
 from galatea.morphable.head import HeadModel
-from training.reader.labels import bake_labels, mean_points, mirror_landmarks, places
-from training.reader.pictures import Shards, make_example, mirrored
+from training.reader.labels import mean_points, mirror_landmarks, places
+from training.reader.patches import BATCH, RAISED, WIDER_PICTURE, pictures
 from training.reader.train_second_look import Looks
 
-NUM_EXAMPLES, BATCH = 1000, 50
+NUM_EXAMPLES = 1200
 MIN_CORRELATION, SLOPE_RANGE = 0.4, (0.45, 1.2)
 """Actions that are read worse than this keep the network's own scale; others are stretched within these bounds."""
+ROUNDED = "hidden.0.weight"
+"""Matrices that are stored as bytes."""
 OFFSET_BELOW = 0.02
 """An action counts as resting below this when the resting value is measured."""
 
@@ -41,16 +42,23 @@ def folded(network: nn.Module, weights: dict[str, Tensor], part: str) -> dict[st
     return {f"{part}.{name}": value.detach() for name, value in network.state_dict().items()}
 
 
-def reader_tensors(first: dict[str, Tensor], looks: dict[str, Tensor], model: HeadModel) -> dict[str, Tensor]:
-    """Return the folded networks and everything that belongs to them, uncalibrated."""
+def reader_tensors(
+    first: dict[str, Tensor], looks: dict[str, Tensor], weighing: dict[str, Tensor] | None, model: HeadModel
+) -> dict[str, Tensor]:
+    """Return the folded networks and everything that belongs to them, uncalibrated; an untrained weighing adds nothing."""
     mean = torch.from_numpy(mean_points(model))
     second = Looks(mean)
     second.load_state_dict(looks)
     vertex, weight = places(model)
+    if weighing is None:
+        untrained = Weighing(mean)
+        nn.init.zeros_(untrained.out.weight)
+        weighing = untrained.state_dict()
     return {
         **folded(FirstLook(mean), first, "first"),
         **folded(second.eyes, second.eyes.state_dict(), "eyes"),
         **folded(second.mouth, second.mouth.state_dict(), "mouth"),
+        **{f"weighing.{name}": value.detach() for name, value in weighing.items()},
         "mirror": torch.from_numpy(mirror_landmarks()),
         "vertex": vertex,
         "barycentric": weight,
@@ -61,29 +69,29 @@ def reader_tensors(first: dict[str, Tensor], looks: dict[str, Tensor], model: He
 
 @torch.no_grad()
 def held_out(
-    tensors: dict[str, Tensor], pictures: Path, model: HeadModel, num: int
+    tensors: dict[str, Tensor], folder: Path, num: int
 ) -> tuple[Float[Tensor, "n 52"], Float[Tensor, "n 52"], Float[Tensor, "n 478"]]:
     """Return read and true coefficients, and landmark errors in standard deviations, of held-out renders.
 
     The pictures are clear, on backgrounds, as most photos are.
     """
     wide = {**tensors, "calibration": torch.stack([torch.full((52,), 0.5), torch.full((52,), 0.25)])}
-    reader, labels = FaceReader.from_tensors(wide), bake_labels(model)
-    shards, rng = Shards(pictures, is_held_out=True), np.random.default_rng(5)
-    read, true, ratio = [], [], []
-    for _ in range(0, num, BATCH):
-        renders = [shards.read(int(n)) for n in rng.integers(len(shards), size=BATCH)]
-        renders = [mirrored(r, model) if row % 2 else r for row, r in enumerate(renders)]
-        examples = [make_example(r, labels, rng, is_plain=True).tensors() for r in renders]
-        image = torch.from_numpy(np.stack([e["image"] for e in examples])).float() / 127.5 - 1
-        whole = Regions(torch.full((BATCH, 2), 0.5), torch.ones(BATCH), torch.zeros(BATCH))
-        roll = torch.tensor([float(np.arctan2(e["rotation"][1, 0], e["rotation"][0, 0])) for e in examples])
-        reading = reader.read(image, replace(whole, angle=roll))
+    reader, stream = FaceReader.from_tensors(wide), pictures(folder, 5, is_held_out=True, is_plain=True)
+    read: list[Tensor] = []
+    true: list[Tensor] = []
+    ratio: list[Tensor] = []
+    while len(true) * BATCH < num:
+        batch = next(stream)
+        regions = Regions(
+            torch.tensor([0.5, 0.5 + RAISED / WIDER_PICTURE]).expand(BATCH, 2),
+            torch.full((BATCH,), 1 / WIDER_PICTURE),
+            torch.atan2(batch["rotation"][:, 1, 0], batch["rotation"][:, 0, 0]),
+        )
+        reading = reader.read(batch["image"].float() / 127.5 - 1, regions)
         # Half the slope and a shift keep coefficients off the bounds of [0, 1], where they would be clipped.
         read.append((reading.expression - 0.25) * 2)
-        true.append(torch.from_numpy(np.stack([e["expression"] for e in examples])))
-        points = torch.from_numpy(np.stack([e["points"] for e in examples]))
-        ratio.append((reading.points - points).norm(dim=-1) / reading.sigma)
+        true.append(batch["expression"])
+        ratio.append((reading.points - batch["points"]).norm(dim=-1) / reading.sigma)
     return torch.cat(read), torch.cat(true), torch.cat(ratio)
 
 
@@ -107,11 +115,24 @@ def calibrate(read: Float[Tensor, "n 52"], true: Float[Tensor, "n 52"]) -> Float
     return table
 
 
+def packed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as they are stored: float16, large matrices as bytes with a scale for each row."""
+    small: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if name.endswith(ROUNDED):
+            scale = value.abs().amax(1, keepdim=True).clamp_min(1e-8) / 127
+            small[name], small[name + SCALE] = torch.round(value / scale).to(torch.int8), scale.half()
+        else:
+            small[name] = value.half() if value.is_floating_point() else value.short()
+    return {name: value.contiguous() for name, value in small.items()}
+
+
 def main() -> None:
     """Export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder of training.reader.train")
     parser.add_argument("--looks", type=Path, required=True, help="folder of training.reader.train_second_look")
+    parser.add_argument("--weighing", type=Path, required=True, help="folder of training.reader.train_weighing")
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("galatea/data") / RESOURCE)
     parser.add_argument("--examples", type=int, default=NUM_EXAMPLES)
@@ -119,18 +140,15 @@ def main() -> None:
     torch.set_num_threads(1)
     model = HeadModel.load()
     first = load_file(args.run / "average.safetensors")
-    tensors = reader_tensors(first, load_file(args.looks / "looks.safetensors"), model)
-    read, true, ratio = held_out(tensors, args.pictures, model, args.examples)
+    weighing = load_file(args.weighing / "weighing.safetensors")
+    tensors = reader_tensors(first, load_file(args.looks / "looks.safetensors"), weighing, model)
+    read, true, ratio = held_out(tensors, args.pictures, args.examples)
     tensors["calibration"] = calibrate(read, true)
     # A two-dimensional Gaussian has its median at 1.1774 standard deviations.
     tensors["sigma_scale"] = ratio.median() / 1.1774
-    small = {
-        name: (value.half() if value.is_floating_point() else value.short()).contiguous()
-        for name, value in tensors.items()
-    }
     facts = json.loads((args.run / "last.json").read_text())
     temporary = args.out.with_suffix(".tmp")
-    save_file(small, temporary, {"examples": str(facts["seen"]), "licence": "Apache-2.0"})
+    save_file(packed(tensors), temporary, {"examples": str(facts["seen"]), "licence": "Apache-2.0"})
     temporary.chmod(0o644)
     temporary.replace(args.out)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, sigma scale {float(tensors['sigma_scale']):.2f}")

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from galatea.faces.regions import Regions
@@ -27,27 +28,44 @@ from training.reader.backgrounds import background
 from training.reader.labels import LabelModel, bake_labels, picture_place, view_of
 from training.reader.pictures import Example, Render, Shards, cut, similarity
 
-WIDER, RAISED = 1.14, 0.06
-"""Region that patches are cut from: larger than the reader's and higher, so that brows and chins are inside."""
-SHIFT, ZOOM, TURN_DEG, POSE_NOISE = 0.014, 0.06, 3.0, 0.04
+SCENE_SIZE, WIDER, RAISED = 176, 1.04, 0.03
+"""Pixels and place of the region that patches are cut from: an eye's patch is about as fine as what is cut from it."""
+PICTURE_SIZE, WIDER_PICTURE, BATCH = 224, 1.25, 32
+"""Pixels and place of pictures for the whole reader, about as fine as what it makes of large crops."""
+KEPT, AGAIN = 3000, 3
+"""So many spoiled examples are kept, and each is given so many times more: making one costs as much as learning it."""
+SHIFT, ZOOM, TURN_DEG, POSE_NOISE = 0.011, 0.05, 3.0, 0.04
 """Standard deviations of how patches differ from true ones: region sides, log size, degrees, rotation entries."""
+
+
+def upright_example(
+    render: Render,
+    labels: LabelModel,
+    rng: np.random.Generator,
+    behind: np.ndarray | None,
+    size: int = SCENE_SIZE,
+    wider: float = WIDER,
+    is_plain: bool = False,
+) -> Example:
+    """Return a spoiled picture of the face, about upright and in the middle, `wider` than a region."""
+    centre, side = picture_place(render.camera)
+    upright = view_of(render.camera, similarity(centre, side, 0.0)).rotation
+    roll = float(np.arctan2(upright[1, 0], upright[0, 0]) + np.radians(rng.normal(0, TURN_DEG)))
+    up = np.array([np.sin(roll), -np.cos(roll)])
+    to_region = similarity(centre + RAISED * side * up, side * wider, roll)
+    view = view_of(render.camera, to_region)
+    points3 = labels.points(render.identity, render.expression)
+    rgba = cut(render.rgba, to_region, size)
+    skin = cut((render.part == 1).astype(np.float32), to_region, size)
+    scene = Scene(rgba[..., :3], rgba[..., 3], skin, background(rng, behind, size), view, points3)
+    return Example(augment(scene, rng, is_plain), render.expression, points3, view)
 
 
 def patch_example(
     render: Render, labels: LabelModel, rng: np.random.Generator, behind: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """Return patches and labels of a render."""
-    centre, side = picture_place(render.camera)
-    upright = view_of(render.camera, similarity(centre, side, 0.0)).rotation
-    roll = float(np.arctan2(upright[1, 0], upright[0, 0]) + np.radians(rng.normal(0, TURN_DEG)))
-    up = np.array([np.sin(roll), -np.cos(roll)])
-    to_region = similarity(centre + RAISED * side * up, side * WIDER, roll)
-    view = view_of(render.camera, to_region)
-    points3 = labels.points(render.identity, render.expression)
-    rgba, skin = cut(render.rgba, to_region), cut((render.part == 1).astype(np.float32), to_region)
-    scene = Scene(rgba[..., :3], rgba[..., 3], skin, background(rng, behind), view, points3)
-    example = Example(augment(scene, rng), render.expression, points3, view)
-    return _patches(example, rng)
+    return _patches(upright_example(render, labels, rng, behind), rng)
 
 
 def _patches(example: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -79,7 +97,7 @@ def _moved(regions: Regions, rng: np.random.Generator) -> Regions:
     return Regions(regions.centre + shift, regions.side * zoom, regions.angle, regions.is_mirrored)
 
 
-def _cut(image: Float[np.ndarray, "128 128 3"], regions: Regions, row: int) -> np.ndarray:
+def _cut(image: Float[np.ndarray, "s s 3"], regions: Regions, row: int) -> np.ndarray:
     to_patch = similarity(regions.centre[row].numpy(), float(regions.side[row]), 0.0)
     patch = cut(image, to_patch, PATCH_SIZE)
     if regions.is_mirrored is not None and bool(regions.is_mirrored[row]):
@@ -101,5 +119,28 @@ class PatchExamples(IterableDataset):  # type: ignore[type-arg]
         rng = np.random.default_rng(self.seed)
         model = HeadModel.load()
         labels = bake_labels(model)
+        kept: list[dict[str, np.ndarray]] = []
         for render, other in Shards(self.folder, self.is_held_out).drawn(rng, model):
-            yield patch_example(render, labels, rng, other)
+            example = patch_example(render, labels, rng, other)
+            yield example
+            if self.is_held_out:
+                continue
+            if len(kept) < KEPT:
+                kept.append(example)
+                continue
+            kept[int(rng.integers(KEPT))] = example
+            yield from (kept[int(row)] for row in rng.integers(KEPT, size=AGAIN))
+
+
+def pictures(
+    folder: Path, seed: int, is_held_out: bool = False, is_plain: bool = False
+) -> Iterator[dict[str, Float[Tensor, "n *shape"]]]:
+    """Yield batches of upright pictures with labels, without end."""
+    rng, model = np.random.default_rng(seed), HeadModel.load()
+    labels = bake_labels(model)
+    rows: list[dict[str, np.ndarray]] = []
+    for render, other in Shards(folder, is_held_out).drawn(rng, model):
+        rows.append(upright_example(render, labels, rng, other, PICTURE_SIZE, WIDER_PICTURE, is_plain).tensors())
+        if len(rows) == BATCH:
+            yield {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+            rows = []

@@ -1,7 +1,8 @@
 """Renders the reader's training pictures: `python -m training.reader.render --assets DIR --out DIR --people 3360`.
 
-Tight views of heads (focal length 1.25 times that of portrait crops), 160 pixels, two expressions a person and three
-views an expression; more single and mixed actions, half-closed eyes and turned heads than the generator's data have.
+Tight views of heads (focal length 1.25 times that of portrait crops), 192 pixels, two expressions a person and two
+views an expression; more brows, pouts, frowns, vertical gaze, half-closed eyes and turned heads than the generator's
+data have.
 Camera distances vary with the focal length, so that faces keep their size and perspective changes. Shards of 42 people
 appear one after the other under their final names; a started folder is gone on with. Several processes may fill one
 folder with different `--first` people.
@@ -27,36 +28,45 @@ from training.heads.assets import load_assets
 from training.heads.people import sample_head
 from training.heads.renderer import HeadRenderer
 
-SIZE, ZOOM, NUM_EXPRESSIONS, NUM_VIEWS, PEOPLE_PER_SHARD = 160, 1.25, 2, 3, 42
-FIRST_PERSON = 200_000_000
+SIZE, ZOOM, NUM_EXPRESSIONS, NUM_VIEWS, PEOPLE_PER_SHARD = 192, 1.25, 2, 2, 42
+FIRST_PERSON = 300_000_000
 """Far from the people of other data."""
-MIXED_SHARE = 0.65
+MIXED_SHARE = 0.8
 """Of expressions; the others are those of `training.heads.expressions`."""
 LEADING = ("jawOpen", "mouthSmile", "mouthFrown", "mouthPucker", "mouthFunnel")
 MOUTH = (*LEADING, "mouthStretch", "mouthUpperUp", "mouthLowerDown", "mouthPress", "mouthRollLower", "mouthRollUpper",
          "mouthShrugLower", "mouthShrugUpper", "mouthDimple", "cheekPuff", "jawLeft", "jawRight", "jawForward",
          "mouthLeft", "mouthRight", "mouthClose", "tongueOut")  # fmt: skip
-BROWS = ("browInnerUp", "browOuterUp", "browDown", "cheekSquint", "noseSneer", "eyeSquint", "eyeWide")
+UPPER = ("browOuterUp", "browDown", "cheekSquint", "noseSneer", "eyeSquint", "eyeWide")
+MOUTH_COUNTS, UPPER_COUNTS = (0.22, 0.3, 0.28, 0.2), (0.45, 0.35, 0.2)
+"""Shares of expressions with none, one, ... actions of the mouth and of the upper face."""
+LEADING_SHARES = (0.19, 0.17, 0.23, 0.24, 0.17)
+"""Of `LEADING`: what is hard to read is drawn more often."""
+RAISED_BROWS = 0.42
+"""Share of expressions with raised inner brows."""
 logger = logging.getLogger(__name__)
 
 
 def mixed_expression(rng: np.random.Generator) -> Float[np.ndarray, "52"]:
-    """Draw up to a few actions of mouth and brows, often blinks, always a gaze."""
+    """Draw up to a few actions of mouth and brows, often lids that are not quite open, always a gaze."""
     weights: dict[str, float] = {}
-    count = int(rng.integers(0, 4))
-    names = [*rng.choice(LEADING, min(count, 2), replace=False), *rng.choice(MOUTH, max(count - 1, 0), replace=False)]
+    count = int(rng.choice(4, p=MOUTH_COUNTS))
+    names = [*rng.choice(LEADING, min(count, 2), replace=False, p=LEADING_SHARES)]
+    names += [*rng.choice(MOUTH, max(count - 1, 0), replace=False)]
     for name in names:
         top = (0.4 if name == "mouthClose" else 1.0) / (1.0 if count < 3 else 1.4)
         _add(weights, str(name), top * rng.uniform(0, 1), rng.normal(0, 0.25) if rng.random() < 0.4 else 0.0)
-    for name in rng.choice(BROWS, int(rng.integers(0, 3)), replace=False):
+    if rng.random() < RAISED_BROWS:
+        _add(weights, "browInnerUp", rng.uniform(0, 1), 0.0)
+    for name in rng.choice(UPPER, int(rng.choice(3, p=UPPER_COUNTS)), replace=False):
         _add(weights, str(name), rng.uniform(0, 1), rng.normal(0, 0.3) if rng.random() < 0.3 else 0.0)
-    if rng.random() < 0.4:
-        _add(weights, "eyeBlink", 1.0 if rng.random() < 0.45 else rng.uniform(0, 1), rng.choice([0, 0, 0, -1.0, 1.0]))
-    spread = 0.18 if rng.random() < 0.6 else 0.55
+    if rng.random() < 0.35:
+        _add(weights, "eyeBlink", 1.0 if rng.random() < 0.35 else rng.uniform(0, 1), rng.choice([0, 0, 0, -1.0, 1.0]))
+    spread = 0.2 if rng.random() < 0.4 else 0.6
     right, up = np.clip(rng.normal(0, spread, 2), -1, 1)
     towards, away = ("Left", "Right") if right > 0 else ("Right", "Left")
     weights |= {f"eyeLookOut{away}": abs(right), f"eyeLookIn{towards}": abs(right)}
-    _add(weights, "eyeLookUp" if up > 0 else "eyeLookDown", abs(up) * (0.8 if up > 0 else 0.9), 0.0)
+    _add(weights, "eyeLookUp" if up > 0 else "eyeLookDown", abs(up), 0.0)
     return action_vector(weights).clamp(0, 1).numpy()
 
 

@@ -28,7 +28,7 @@ from training.reader.train import rate_share
 
 BATCH, PEAK_RATE, WEIGHT_DECAY, MAX_NORM, EMA = 16, 1.5e-3, 0.02, 20.0, 0.9985
 POINTS_SHARE, ACTIONS_SHARE, GAZE_SHARE = 0.1, 3.0, 0.7
-SAVE_SECONDS, LOG_STEPS = 90.0, 300
+SAVE_SECONDS, LOG_STEPS = 90.0, 200
 logger = logging.getLogger(__name__)
 
 
@@ -47,14 +47,15 @@ def read_patches(looks: Looks, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Apply both networks; actions come with their true values."""
     eyes = (batch["eyes"].flatten(0, 1).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
     mouth = (batch["mouth"].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-    eye_points, eye_sigma, numbers = looks.eyes(eyes, batch["eye_rotation"].flatten(0, 1))
-    mouth_points, mouth_sigma, mouth_actions = looks.mouth(mouth, batch["mouth_rotation"])
+    eye = looks.eyes(eyes, batch["eye_rotation"].flatten(0, 1))
+    lips = looks.mouth(mouth, batch["mouth_rotation"])
     index = eye_action_index().to(eyes.device)
-    gaze = nn.functional.normalize(batch["eye_forward"].flatten(0, 1) + numbers[:, -3:], dim=-1)
+    gaze = nn.functional.normalize(batch["eye_forward"].flatten(0, 1) + eye.numbers[:, -3:], dim=-1)
     return {
-        "eye_points": eye_points, "eye_sigma": eye_sigma, "mouth_points": mouth_points, "mouth_sigma": mouth_sigma,
-        "eye_actions": numbers[:, :-3], "eye_true": batch["expression"][:, index].flatten(0, 1),
-        "mouth_actions": mouth_actions, "mouth_true": batch["expression"][:, list(MOUTH_ACTIONS)], "gaze": gaze,
+        "eye_points": eye.points, "eye_sigma": eye.log_sigma, "mouth_points": lips.points,
+        "mouth_sigma": lips.log_sigma, "eye_actions": eye.numbers[:, :-3],
+        "eye_true": batch["expression"][:, index].flatten(0, 1), "mouth_actions": lips.numbers,
+        "mouth_true": batch["expression"][:, list(MOUTH_ACTIONS)], "gaze": gaze,
     }  # fmt: skip
 
 
@@ -78,11 +79,13 @@ def loss(looks: Looks, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, floa
     return total, {name: float(value.detach()) for name, value in parts.items()}
 
 
-def correlations(true: Float[Tensor, "n a"], read: Float[Tensor, "n a"], names: list[str]) -> str:
-    """Return correlations as text."""
+def agreement(true: Float[Tensor, "n a"], read: Float[Tensor, "n a"], names: list[str]) -> str:
+    """Return correlations and slopes as text."""
     x, y = true - true.mean(0), read - read.mean(0)
-    values = (x * y).sum(0) / (x.norm(dim=0) * y.norm(dim=0)).clamp_min(1e-9)
-    return " ".join(f"{name}:{float(value):.2f}" for name, value in zip(names, values, strict=True))
+    slopes = (x * y).sum(0) / x.square().sum(0).clamp_min(1e-9)
+    values = slopes * x.norm(dim=0) / y.norm(dim=0).clamp_min(1e-9)
+    rows = zip(names, values.tolist(), slopes.tolist(), strict=True)
+    return " ".join(f"{name}:{value:.2f}/{slope:.2f}" for name, value, slope in rows)
 
 
 def train(looks: Looks, pictures: Path, out: Path, seconds: float, seed: int) -> None:
@@ -127,11 +130,15 @@ def check(out: Path, pictures: Path, num_batches: int) -> None:
     looks.load_state_dict(load_file(out / "looks.safetensors"))
     looks.eval()
     loader = iter(DataLoader(PatchExamples(pictures, 77, is_held_out=True), 50))
-    read = [read_patches(looks, next(loader)) for _ in range(num_batches)]
+    batches = [next(loader) for _ in range(num_batches)]
+    read = [read_patches(looks, batch) for batch in batches]
     columns = {name: torch.cat([part[name] for part in read]) for name in read[0]}
-    print(correlations(columns["eye_true"], columns["eye_actions"], [*EYE_ACTIONS, "browInnerUp"]))
+    for name in ("eye_points", "mouth_points"):
+        true = torch.cat([batch[name] for batch in batches]).reshape(columns[name].shape)
+        print(f"{name}: median error {float((columns[name] - true).norm(dim=-1).median()):.4f} of a patch")
+    print(agreement(columns["eye_true"], columns["eye_actions"], [*EYE_ACTIONS, "browInnerUp"]))
     names = [ARKIT_ACTIONS[index] for index in MOUTH_ACTIONS]
-    print(correlations(columns["mouth_true"], columns["mouth_actions"], names))
+    print(agreement(columns["mouth_true"], columns["mouth_actions"], names))
 
 
 def main() -> None:

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from galatea.faces.reader_network import INPUT_SIZE
 from training.reader.augment import Scene
-from training.reader.backgrounds import SIZE, colour_noise
+from training.reader.backgrounds import colour_noise
 
 # fmt: off
 OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
@@ -23,9 +24,7 @@ CHIN, MOUTH, FOREHEAD, CHEEKS = 152, 13, 10, (50, 280)
 _SHIFT = 4
 
 
-def wear(
-    image: np.ndarray, scene: Scene, rng: np.random.Generator, share: float = 1.0
-) -> Float[np.ndarray, "128 128 3"]:
+def wear(image: np.ndarray, scene: Scene, rng: np.random.Generator, share: float = 1.0) -> Float[np.ndarray, "s s 3"]:
     """Draw some of everything over a composed picture, each with `share` of its usual probability."""
     points = scene.view.project(scene.points3)
     is_frontal = abs(float(scene.view.rotation[0, 2])) < 0.75
@@ -47,17 +46,17 @@ def wear(
     return image
 
 
-def polygon(points: np.ndarray, soft: float = 0.0) -> Float[np.ndarray, "128 128"]:
-    """Return the coverage of a polygon given in region coordinates, its edge blurred by `soft` pixels."""
-    mask = np.zeros((SIZE, SIZE), np.uint8)
-    cv2.fillPoly(mask, [_fixed(points)], 255, cv2.LINE_AA, _SHIFT)
+def polygon(points: np.ndarray, size: int, soft: float = 0.0) -> Float[np.ndarray, "s s"]:
+    """Return the coverage of a polygon given in region coordinates, its edge blurred by `soft` pixels of 128."""
+    mask, soft = np.zeros((size, size), np.uint8), soft * size / INPUT_SIZE
+    cv2.fillPoly(mask, [_fixed(points, size)], 255, cv2.LINE_AA, _SHIFT)
     result = mask.astype(np.float32) / 255
     return cv2.GaussianBlur(result, (0, 0), soft) if soft > 0.2 else result
 
 
-def _fixed(points: np.ndarray) -> np.ndarray:
+def _fixed(points: np.ndarray, size: int) -> np.ndarray:
     """Return region coordinates as OpenCV's fixed-point pixels."""
-    pixels = np.clip(np.asarray(points) * SIZE - 0.5, -4 * SIZE, 5 * SIZE)
+    pixels = np.clip(np.asarray(points) * size - 0.5, -4 * size, 5 * size)
     return np.round(pixels * (1 << _SHIFT)).astype(np.int32)
 
 
@@ -67,7 +66,8 @@ def _blend(image: np.ndarray, color: np.ndarray, weight: np.ndarray) -> None:
 
 def _make_up(image: np.ndarray, points: np.ndarray, scene: Scene, rng: np.random.Generator) -> None:
     """Lips of another colour, shade on lids, rouge."""
-    lips = polygon(points[list(OUTER_LIPS)], 0.6) * (1 - polygon(points[list(INNER_LIPS)], 0.5))
+    size = scene.size
+    lips = polygon(points[list(OUTER_LIPS)], size, 0.6) * (1 - polygon(points[list(INNER_LIPS)], size, 0.5))
     visible = scene.alpha
     factor = np.array([rng.uniform(0.75, 1.25), rng.uniform(0.45, 1.05), rng.uniform(0.5, 1.1)], np.float32)
     image *= 1 + (factor - 1) * (lips * visible * rng.uniform(0.3, 1))[..., None]
@@ -76,46 +76,49 @@ def _make_up(image: np.ndarray, points: np.ndarray, scene: Scene, rng: np.random
         for lid, brow in zip(UPPER_LIDS, BROWS, strict=True):
             above = 0.55 * points[list(brow[4::-1])] + 0.45 * points[list(lid[8:3:-1])]
             outline = np.concatenate([points[list(lid)], above])
-            _blend(image, colour, polygon(outline, 1.0) * scene.skin * rng.uniform(0.05, 0.5))
+            _blend(image, colour, polygon(outline, size, 1.0) * scene.skin * rng.uniform(0.05, 0.5))
     if rng.random() < 0.4:
         for lid in UPPER_LIDS:
-            line = np.zeros((SIZE, SIZE), np.uint8)
-            cv2.polylines(line, [_fixed(points[list(lid)])], False, 255, 1, cv2.LINE_AA, _SHIFT)
+            line = np.zeros((size, size), np.uint8)
+            cv2.polylines(line, [_fixed(points[list(lid)], size)], False, 255, 1, cv2.LINE_AA, _SHIFT)
             _blend(image, np.full(3, rng.uniform(0, 0.15)), line.astype(np.float32) / 255 * rng.uniform(0.2, 0.8))
 
 
 def _brows(image: np.ndarray, points: np.ndarray, scene: Scene, rng: np.random.Generator) -> None:
     """Thicker, thinner-edged or lighter brows than the render's."""
+    size = scene.size
     colour, strength = rng.uniform(0.02, 0.55) * np.array([1.0, 0.85, 0.7]), rng.uniform(0.2, 0.85)
     for brow in BROWS:
         outline = points[list(brow)]
         middle = outline.mean(0)
         outline = middle + (outline - middle) * np.array([1.0, rng.uniform(0.5, 1.3)])
-        _blend(image, colour, polygon(outline, rng.uniform(0.4, 1.2)) * scene.skin * strength)
+        _blend(image, colour, polygon(outline, size, rng.uniform(0.4, 1.2)) * scene.skin * strength)
 
 
 def _beard(image: np.ndarray, points: np.ndarray, scene: Scene, rng: np.random.Generator) -> None:
     """Stubble to full beard, moustache, goatee."""
+    size = scene.size
     hair = rng.uniform(0.02, 0.7) * np.array([1.0, rng.uniform(0.75, 1), rng.uniform(0.55, 1)], np.float32)
-    grain = colour_noise(rng, int(rng.integers(40, 90)), np.zeros(3), rng.uniform(0.05, 0.3)).mean(2, keepdims=True)
-    texture = (hair * (1 + grain)).clip(0, 1)
+    grain = colour_noise(rng, int(rng.integers(40, 90)), np.zeros(3), rng.uniform(0.05, 0.3), size)
+    texture = (hair * (1 + grain.mean(2, keepdims=True))).clip(0, 1)
     strength = rng.uniform(0.15, 0.95)
-    weight = np.zeros((SIZE, SIZE), np.float32)
+    weight = np.zeros((size, size), np.float32)
     kind, soft = rng.random(), rng.uniform(0.8, 3)
     if kind < 0.65:
-        weight = polygon(points[[*JAW, *INNER_BEARD]], soft)
+        weight = polygon(points[[*JAW, *INNER_BEARD]], size, soft)
     elif kind < 0.85:
         middle, radius = points[[CHIN, 17]].mean(0), np.linalg.norm(points[CHIN] - points[17])
         angles = np.linspace(0, 2 * np.pi, 20)
-        weight = polygon(middle + radius * np.column_stack([np.cos(angles) * 0.9, np.sin(angles) * 0.75]), soft)
+        weight = polygon(middle + radius * np.column_stack([np.cos(angles) * 0.9, np.sin(angles) * 0.75]), size, soft)
     if kind > 0.5 or rng.random() < 0.8:
-        weight = np.maximum(weight, polygon(points[list(MOUSTACHE)], soft * 0.6))
-    weight *= 1 - polygon(points[list(OUTER_LIPS)], 0.6)
+        weight = np.maximum(weight, polygon(points[list(MOUSTACHE)], size, soft * 0.6))
+    weight *= 1 - polygon(points[list(OUTER_LIPS)], size, 0.6)
     _blend(image, texture, weight * scene.skin * strength)
 
 
 def _glasses(image: np.ndarray, scene: Scene, rng: np.random.Generator) -> None:
     """Frames, lenses with tint and reflections, bridge and temples, in perspective."""
+    size = scene.size
     points = scene.points3
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     width, height = rng.uniform(0.05, 0.068), rng.uniform(0.032, 0.058)
@@ -125,34 +128,35 @@ def _glasses(image: np.ndarray, scene: Scene, rng: np.random.Generator) -> None:
     colour = rng.uniform(0, 0.25, 3) if rng.random() < 0.6 else rng.uniform(0, 1, 3)
     thick, strength = int(rng.integers(1, 4)), rng.uniform(0.5, 1)
     is_dark, tint = rng.random() < 0.12, rng.uniform(0, 0.4, 3)
-    lenses, line = [], np.zeros((SIZE, SIZE), np.uint8)
+    lenses, line = [], np.zeros((size, size), np.uint8)
     for corners, outward in zip(EYES, (-1, 1), strict=True):
         centre = points[list(corners)].mean(0) + np.array([0.006 * outward, -drop, 0.035])
         bow = 0.012 * (1 + cos * outward)
         outline = centre + np.column_stack([width * scale * cos, height * scale * sin, -bow])
         lens = scene.view.project(outline)
         lenses.append(outline)
-        cover = polygon(lens)
+        cover = polygon(lens, size)
         _blend(image, tint, cover * (rng.uniform(0.5, 0.97) if is_dark else rng.uniform(0, 0.15)))
         if rng.random() < 0.5:
             at = lens.mean(0) + rng.uniform(-0.05, 0.05, 2)
             streak = np.array([[-0.1, 0.02], [0.02, -0.1], [0.06, -0.1], [-0.1, 0.06]]) * rng.uniform(0.4, 1.5)
-            _blend(image, np.ones(3), cover * polygon(at + streak, rng.uniform(0.3, 2)) * rng.uniform(0.1, 0.7))
-        cv2.polylines(line, [_fixed(lens)], True, 255, thick, cv2.LINE_AA, _SHIFT)
+            _blend(image, np.ones(3), cover * polygon(at + streak, size, rng.uniform(0.3, 2)) * rng.uniform(0.1, 0.7))
+        cv2.polylines(line, [_fixed(lens, size)], True, 255, thick, cv2.LINE_AA, _SHIFT)
         side = outline[int(np.argmax(outline[:, 0] * outward))] + np.array([0, 0.02, 0])
         temple = scene.view.project(np.stack([side, side + np.array([0.03 * outward, 0.0, -0.12])]))
         if outward * float(scene.view.rotation[0, 2]) < 0.15:
-            cv2.polylines(line, [_fixed(temple)], False, 255, thick, cv2.LINE_AA, _SHIFT)
+            cv2.polylines(line, [_fixed(temple, size)], False, 255, thick, cv2.LINE_AA, _SHIFT)
     inner = np.stack([lenses[0][int(np.argmax(lenses[0][:, 0]))], lenses[1][int(np.argmin(lenses[1][:, 0]))]])
-    cv2.polylines(line, [_fixed(scene.view.project(inner))], False, 255, thick, cv2.LINE_AA, _SHIFT)
+    cv2.polylines(line, [_fixed(scene.view.project(inner), size)], False, 255, thick, cv2.LINE_AA, _SHIFT)
     _blend(image, colour, line.astype(np.float32) / 255 * strength)
 
 
 def _strands(image: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> None:
     """Strands of hair over the forehead, perhaps over an eye, or down a side."""
+    size = image.shape[0]
     colour = np.clip(rng.uniform(0.02, 0.75) * np.array([1, 0.85, 0.65]) + rng.normal(0, 0.03, 3), 0, 1)
     root = points[FOREHEAD] + rng.normal(0, 0.1, 2) + [0, -0.05]
-    line = np.zeros((SIZE, SIZE), np.uint8)
+    line = np.zeros((size, size), np.uint8)
     side, reach = rng.normal(0, 0.25), rng.uniform(0.05, 0.5)
     for _ in range(int(rng.integers(2, 25))):
         start = root + rng.normal(0, 0.06, 2)
@@ -161,45 +165,47 @@ def _strands(image: np.ndarray, points: np.ndarray, rng: np.random.Generator) ->
         t = np.linspace(0, 1, 8)[:, None]
         curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
         level, width = int(rng.integers(100, 255)), int(rng.integers(1, 3))
-        cv2.polylines(line, [_fixed(curve)], False, level, width, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(line, [_fixed(curve, size)], False, level, width, cv2.LINE_AA, _SHIFT)
     _blend(image, colour, line.astype(np.float32) / 255 * rng.uniform(0.5, 1))
 
 
 def _hat(image: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> None:
     """Cover the forehead from above some line: caps, bands, scarves."""
+    size = image.shape[0]
     left, right, eyes = points[234], points[454], points[[33, 263]].mean(0)
     up = points[FOREHEAD] - eyes
     low = rng.uniform(0.45, 1.1)
     ends = [end + up * (low - 0.1) + (end - other) * 0.15 for end, other in ((left, right), (right, left))]
     line = [ends[0], eyes + up * low * rng.uniform(0.9, 1.1), ends[1]]
     outline = np.stack([*line, line[2] + 3 * up, line[0] + 3 * up])
-    texture = rng.uniform(0, 1, 3) * (1 + colour_noise(rng, int(rng.integers(2, 40)), np.zeros(3), 0.15))
-    _blend(image, texture.clip(0, 1), polygon(outline, rng.uniform(0.3, 1)))
+    texture = rng.uniform(0, 1, 3) * (1 + colour_noise(rng, int(rng.integers(2, 40)), np.zeros(3), 0.15, size))
+    _blend(image, texture.clip(0, 1), polygon(outline, size, rng.uniform(0.3, 1)))
 
 
 def _occluder(image: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> None:
     """A hand-like bundle, a microphone, a bar or a block before the face."""
+    size = image.shape[0]
     kind = rng.random()
     skin = np.array([rng.uniform(0.3, 0.95), 0.0, 0.0])
     skin[1], skin[2] = skin[0] * rng.uniform(0.68, 0.85), skin[0] * rng.uniform(0.5, 0.75)
     at = points[int(rng.integers(468))] + rng.normal(0, 0.12, 2)
-    shade = 1 + colour_noise(rng, int(rng.integers(2, 12)), np.zeros(3), 0.1)
+    shade = 1 + colour_noise(rng, int(rng.integers(2, 12)), np.zeros(3), 0.1, size)
     if kind < 0.5:
         angle, thick = rng.uniform(0, 2 * np.pi), rng.uniform(0.03, 0.055)
         along = np.array([np.cos(angle), np.sin(angle)])
-        mask = np.zeros((SIZE, SIZE), np.uint8)
+        mask = np.zeros((size, size), np.uint8)
         for finger in range(int(rng.integers(1, 5))):
             start = at + np.array([-along[1], along[0]]) * thick * 1.1 * finger + along * rng.normal(0, 0.03)
-            stroke = _fixed(np.stack([start, start + along * rng.uniform(0.3, 0.9)]))
-            cv2.polylines(mask, [stroke], False, 255 - 12 * finger, max(2, int(thick * SIZE)), cv2.LINE_AA, _SHIFT)
+            stroke = _fixed(np.stack([start, start + along * rng.uniform(0.3, 0.9)]), size)
+            cv2.polylines(mask, [stroke], False, 255 - 12 * finger, max(2, int(thick * size)), cv2.LINE_AA, _SHIFT)
         level = mask.astype(np.float32) / 255
         _blend(image, (skin * shade * (0.7 + 0.3 * level[..., None])).clip(0, 1), (level > 0.5).astype(np.float32))
         return
     colour = rng.uniform(0, 1, 3)
     if kind < 0.75:
-        size = rng.uniform(0.04, 0.18, 2)
-        outline = at + np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * size + rng.normal(0, 0.02, (4, 2))
+        half = rng.uniform(0.04, 0.18, 2)
+        outline = at + np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half + rng.normal(0, 0.02, (4, 2))
     else:
         angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
         outline = at + rng.uniform(0.03, 0.14) * np.column_stack([np.cos(angles), np.sin(angles)])
-    _blend(image, (colour * shade).clip(0, 1), polygon(outline, rng.uniform(0.2, 1.5)))
+    _blend(image, (colour * shade).clip(0, 1), polygon(outline, size, rng.uniform(0.2, 1.5)))

@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from galatea.errors import WeightsError
+from galatea.faces import second_look
 from galatea.faces.alignment import portrait_crop
 from galatea.faces.reader import FaceReader
 from galatea.faces.reader_data import built_in, reader_correspondence
+from galatea.faces.reader_network import FirstReading, orthonormal
+from galatea.faces.reading import seen_from, to_portrait
 from galatea.faces.regions import Regions
 from galatea.images import to_tensor
 from galatea.morphable.actions import ACTION_INDEX, mirror_permutation
@@ -63,6 +66,45 @@ def test_reading_turns_with_the_picture(reader: FaceReader, crop: torch.Tensor, 
     assert (region.to_image(turned.points) - upright.points).norm(dim=-1).median() < 0.04 * eyes
     assert (turned.angles_deg()[0, 2] - upright.angles_deg()[0, 2]).abs() == pytest.approx(abs(angle), abs=3)
     assert (turned.expression - upright.expression).abs().mean() < 0.03
+
+
+def test_bfloat16_reads_what_float32_reads(
+    reader: FaceReader, crop: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = []
+    for is_fast in (True, False):
+        monkeypatch.setattr(second_look, "has_fast_bfloat16", lambda is_fast=is_fast: is_fast)
+        readings.append(reader.read(crop))
+    short, exact = readings
+    eyes = (exact.points[0, 468] - exact.points[0, 473]).norm()
+    assert (short.points - exact.points).norm(dim=-1).mean() < 0.005 * eyes
+    assert (short.expression - exact.expression).abs().max() < 0.05
+
+
+def test_one_look_at_an_upright_face_is_as_good_as_two(reader: FaceReader, crop: torch.Tensor) -> None:
+    once = reader.read(crop)
+    twice = reader.read(crop, reader.regions(crop))
+    eyes = (once.points[0, 468] - once.points[0, 473]).norm()
+    assert (once.points - twice.points).norm(dim=-1).mean() < 0.015 * eyes
+    assert (once.expression - twice.expression).abs().max() < 0.1
+    assert (once.angles_deg() - twice.angles_deg()).abs().max() < 1.5
+
+
+def test_a_reading_can_be_told_of_other_regions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, other = (
+        Regions(0.5 + 0.05 * torch.randn(2, 2, generator=generator), torch.tensor([0.6, 0.8]), torch.tensor(angles))
+        for angles in ([0.2, -0.1], [-0.1, 0.3])
+    )
+    rotation = orthonormal(torch.eye(3)[:, :2] + 0.3 * torch.randn(2, 3, 2, generator=generator))
+    points = torch.rand(2, 478, 2, generator=generator)
+    raw = FirstReading(points, torch.zeros(2, 478), rotation, torch.full((2, 2), 0.4), torch.zeros(2))
+    told = seen_from(raw, one, other)
+    assert torch.allclose(other.to_image(told.points), one.to_image(points), atol=1e-5)
+    assert torch.allclose(to_portrait(other) @ told.rotation, to_portrait(one) @ rotation, atol=1e-5)
+    back = seen_from(told, other, one)
+    for name in ("points", "log_sigma", "rotation", "centre", "log_scale"):
+        assert torch.allclose(getattr(back, name), getattr(raw, name), atol=1e-5), name
 
 
 def test_large_crops_are_read_as_small_ones(reader: FaceReader, astronaut: np.ndarray) -> None:

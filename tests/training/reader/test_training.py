@@ -7,19 +7,23 @@ import pytest
 import torch
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file
+from torch import nn
 
 from galatea.faces.reader import FaceReader
 from galatea.faces.reader_network import FirstLook, FirstReading
+from galatea.faces.reading import flipped
 from galatea.morphable.actions import mirror_permutation
 from galatea.morphable.head import HeadModel
-from training.reader.export import calibrate, reader_tensors
+from training.reader.export import calibrate, packed, reader_tensors
 from training.reader.labels import LabelModel, mean_points
 from training.reader.losses import losses
-from training.reader.patches import PatchExamples
+from training.reader.patches import PatchExamples, pictures
 from training.reader.pictures import Shards, make_example, mirrored
 from training.reader.render import mixed_expression, tight_cameras
 from training.reader.train import Training
 from training.reader.train_second_look import Looks, loss
+from training.reader.train_weighing import saw, weighed
+from training.reader.train_weighing import train as train_weighing
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +102,17 @@ def test_exported_reader_says_what_the_trained_networks_say(head: HeadModel) -> 
     torch.manual_seed(0)
     mean = torch.from_numpy(mean_points(head))
     first, looks = FirstLook(mean), Looks(mean)
-    picture, patch, pose = torch.rand(2, 3, 128, 128) * 2 - 1, torch.rand(2, 3, 48, 48) * 2 - 1, torch.eye(3)[None]
+    picture, patch, pose = torch.rand(2, 3, 128, 128) * 2 - 1, torch.rand(2, 3, 64, 64) * 2 - 1, torch.eye(3)[None]
     first(picture)
     looks.mouth(patch, pose.expand(2, 3, 3))
     first.eval(), looks.eval()
     with torch.no_grad():
-        expected, lips = first(picture), looks.mouth(patch, pose.expand(2, 3, 3))[0]
-        reader = FaceReader.from_tensors(reader_tensors(first.state_dict(), looks.state_dict(), head))
-        assert torch.allclose(reader.first(picture).points, expected.points, atol=1e-4)
-        assert torch.allclose(reader.mouth(patch, pose.expand(2, 3, 3))[0], lips, atol=1e-4)
+        expected, lips = first(picture), looks.mouth(patch, pose.expand(2, 3, 3)).points
+        tensors = reader_tensors(first.state_dict(), looks.state_dict(), None, head)
+        exact, stored = FaceReader.from_tensors(tensors), FaceReader.from_tensors(packed(tensors))
+        for reader, tolerance in ((exact, 1e-4), (stored, 2e-3)):
+            assert torch.allclose(reader.first(picture).points, expected.points, atol=tolerance)
+            assert torch.allclose(reader.closer.mouth(patch, pose.expand(2, 3, 3)).points, lips, atol=tolerance)
 
 
 def test_second_looks_learn_from_patches(folder: Path, head: HeadModel) -> None:
@@ -114,7 +120,7 @@ def test_second_looks_learn_from_patches(folder: Path, head: HeadModel) -> None:
     examples = iter(PatchExamples(folder, 1))
     rows = [next(examples) for _ in range(2)]
     batch = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
-    assert batch["eyes"].shape == (2, 2, 3, 48, 48)
+    assert batch["eyes"].shape == (2, 2, 3, 64, 64)
     optimizer = torch.optim.AdamW(looks.parameters(), lr=1e-3)
     totals = []
     for _ in range(6):
@@ -125,6 +131,42 @@ def test_second_looks_learn_from_patches(folder: Path, head: HeadModel) -> None:
         totals.append(total.item())
     assert totals[-1] < totals[0]
     assert all(np.isfinite(value) for value in parts.values())
+
+
+def test_weighing_learns_what_single_looks_miss(folder: Path, head: HeadModel) -> None:
+    torch.manual_seed(0)
+    mean = torch.from_numpy(mean_points(head))
+    first, looks = FirstLook(mean).state_dict(), Looks(mean).state_dict()
+    reader = FaceReader.from_tensors(reader_tensors(first, looks, None, head))
+    generator = torch.Generator().manual_seed(1)
+    rows = saw(reader, next(pictures(folder, 1)), generator)
+    alone = (rows["actions"] - rows["true_actions"]).square().mean()
+    with torch.no_grad():
+        assert torch.allclose(weighed(reader.closer, rows).points, rows["points"], atol=1e-6), "untrained adds nothing"
+    train_weighing(reader.closer, {name: torch.cat([value] * 4) for name, value in rows.items()}, 1)
+    with torch.no_grad():
+        together = weighed(reader.closer, rows)
+    assert (together.actions - rows["true_actions"]).square().mean() < 0.7 * alone
+
+
+def test_mirrored_sights_are_weighed_to_mirrored_readings(head: HeadModel) -> None:
+    mean = torch.from_numpy(mean_points(head))
+    reader = FaceReader.from_tensors(reader_tensors(FirstLook(mean).state_dict(), Looks(mean).state_dict(), None, head))
+    nn.init.normal_(reader.closer.weighing.out.weight, std=0.1)
+    nn.init.normal_(reader.closer.weighing.hidden[0].weight, std=0.1)
+    mirror, actions = reader.mirror, list(mirror_permutation())
+    rows = {
+        "points": mean + 0.02 * torch.randn(2, 478, 2), "sigma": torch.ones(2, 478), "actions": torch.rand(2, 52),
+        "eyes": torch.rand(2, 2, 160), "mouth": torch.rand(2, 2, 160), "rotation": torch.eye(3).repeat(2, 1, 1),
+    }  # fmt: skip
+    other = {
+        **rows, "points": flipped(rows["points"])[:, mirror], "actions": rows["actions"][:, actions],
+        "eyes": rows["eyes"].flip(1), "mouth": rows["mouth"].flip(1),
+    }  # fmt: skip
+    with torch.no_grad():
+        straight, mirrored = weighed(reader.closer, rows), weighed(reader.closer, other)
+    assert torch.allclose(flipped(mirrored.points)[:, mirror], straight.points, atol=1e-5)
+    assert torch.allclose(mirrored.actions[:, actions], straight.actions, atol=1e-5)
 
 
 def test_calibration_stretches_what_a_regression_shrinks() -> None:

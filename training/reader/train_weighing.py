@@ -1,0 +1,150 @@
+"""Trains the reader's last step: `python -m training.reader.train_weighing --run DIR --looks DIR ... --out DIR`.
+
+Reads spoiled pictures with the first and the second looks as they are, keeps what they saw (`seen.safetensors`; more
+is added while there is time), and trains the weighing on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from pathlib import Path
+
+import cv2
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from galatea.faces.closer_look import CloserLook, Seen
+from galatea.faces.reader import FaceReader
+from galatea.faces.reader_network import FirstReading
+from galatea.faces.regions import Regions
+from galatea.faces.weighing import aligned
+from galatea.morphable.actions import ACTION_INDEX, ARKIT_ACTIONS
+from galatea.morphable.head import HeadModel
+from training.reader.export import reader_tensors
+from training.reader.losses import HUBER, balanced
+from training.reader.patches import RAISED, WIDER_PICTURE, pictures
+from training.reader.train import rate_share
+
+SHIFT, ZOOM, TURN = 0.012, 0.03, 0.03
+"""Standard deviations of how regions lie: region sides, log size, radians."""
+BATCH, RATE, WEIGHT_DECAY, DROPPED, EPOCHS, POINTS_SHARE = 128, 1e-3, 0.05, 0.1, 40, 0.3
+logger = logging.getLogger(__name__)
+
+
+def about_regions(num: int, generator: torch.Generator) -> Regions:
+    """Return where the first look finds faces in such pictures, about."""
+    shift = SHIFT / WIDER_PICTURE * torch.randn(num, 2, generator=generator)
+    centre = torch.tensor([0.5, 0.5 + RAISED / WIDER_PICTURE]) + shift
+    side = torch.exp(ZOOM * torch.randn(num, generator=generator)) / WIDER_PICTURE
+    return Regions(centre, side, TURN * torch.randn(num, generator=generator))
+
+
+@torch.no_grad()
+def saw(reader: FaceReader, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """Return what the networks see of a batch before it is weighed, and the truth, both `aligned`."""
+    crops = batch["image"].float() / 127.5 - 1
+    regions = about_regions(len(crops), generator)
+    first = reader.first_look(crops, regions)
+    seen = reader.closer.look(crops, regions, first)
+    return {
+        "points": aligned(seen.points, first),
+        "sigma": torch.exp(seen.log_sigma - first.log_scale[:, None]),
+        "actions": seen.actions,
+        "eyes": seen.eyes,
+        "mouth": seen.mouth,
+        "rotation": first.rotation,
+        "true_points": aligned(regions.to_region(batch["points"]), first),
+        "true_actions": batch["expression"],
+    }
+
+
+def weighed(closer: CloserLook, rows: dict[str, Tensor], dropped: float = 0.0) -> Seen:
+    """Weigh what was seen; a share of the features is dropped."""
+    num = len(rows["points"])
+    first = FirstReading(
+        rows["points"], rows["sigma"].log(), rows["rotation"], torch.full((num, 2), 0.5), torch.zeros(num)
+    )
+    eyes, mouth = F.dropout(rows["eyes"], dropped), F.dropout(rows["mouth"], dropped)
+    return closer.weigh(Seen(first.points, first.log_sigma, rows["actions"], rows["points"][:, :2], eyes, mouth), first)
+
+
+def loss(closer: CloserLook, rows: dict[str, Tensor], spread: Float[Tensor, "52"]) -> Float[Tensor, ""]:
+    """Return the loss: squared errors of actions over their learned spread, and distances of points over their own."""
+    seen, true = weighed(closer, rows, DROPPED), rows["true_actions"]
+    error = (seen.actions - true).square()
+    weight = torch.ones_like(error)
+    for action, name in enumerate(ARKIT_ACTIONS):
+        if name.startswith("eyeLook"):
+            side = "Left" if name.endswith("Left") else "Right"
+            weight[:, action] = (1 - true[:, ACTION_INDEX[f"eyeBlink{side}"]]).clamp(0.03, 1)
+    distance = (seen.points - rows["true_points"]).norm(dim=-1) / rows["sigma"]
+    calm = torch.where(distance < HUBER, 0.5 * distance.square(), HUBER * (distance - 0.5 * HUBER))
+    return balanced(error * weight, spread) + POINTS_SHARE * calm.mean()
+
+
+def gather(reader: FaceReader, folder: Path, out: Path, seconds: float, seed: int) -> dict[str, Tensor]:
+    """Return what is seen of as many pictures as there is time for, and of those of earlier runs."""
+    generator, begun = torch.Generator().manual_seed(seed), time.monotonic()
+    kept = out / "seen.safetensors"
+    parts = [load_file(kept)] if kept.exists() else []
+    stream = pictures(folder, seed)
+    while time.monotonic() - begun < seconds:
+        parts.append(saw(reader, next(stream), generator))
+    rows = {name: torch.cat([part[name].float() for part in parts]) for name in parts[0]}
+    save_file(rows, kept.with_suffix(".tmp"))
+    kept.with_suffix(".tmp").replace(kept)
+    return rows
+
+
+def train(closer: CloserLook, rows: dict[str, Tensor], seed: int) -> None:
+    """Train the weighing."""
+    generator = torch.Generator().manual_seed(seed)
+    spread = nn.Parameter(torch.full((52,), -1.5))
+    closer.weighing.requires_grad_(True)
+    parameters = [*closer.weighing.parameters(), spread]
+    optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY)
+    num = len(rows["points"])
+    steps, step, mean = EPOCHS * (num // BATCH), 0, 0.0
+    for epoch in range(EPOCHS):
+        for chosen in torch.randperm(num, generator=generator)[: num // BATCH * BATCH].view(-1, BATCH):
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * rate_share(step / steps)
+            total = loss(closer, {name: value[chosen] for name, value in rows.items()}, spread)
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            step, mean = step + 1, 0.95 * mean + 0.05 * float(total.detach())
+        logger.info("epoch %d  loss %.4f", epoch + 1, mean)
+
+
+def main() -> None:
+    """Gather and train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="folder of training.reader.train")
+    parser.add_argument("--looks", type=Path, required=True, help="folder of training.reader.train_second_look")
+    parser.add_argument("--pictures", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=10.0, help="to look at pictures; 0 takes what is there")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    cv2.setNumThreads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    first, looks = load_file(args.run / "average.safetensors"), load_file(args.looks / "looks.safetensors")
+    reader = FaceReader.from_tensors(reader_tensors(first, looks, None, HeadModel.load()))
+    rows = gather(reader, args.pictures, args.out, 60 * args.minutes, args.seed)
+    logger.info("%d examples", len(rows["points"]))
+    train(reader.closer, rows, args.seed)
+    weights = {name: value.detach().contiguous() for name, value in reader.closer.weighing.state_dict().items()}
+    save_file(weights, args.out / "weighing.safetensors")
+
+
+if __name__ == "__main__":
+    main()
