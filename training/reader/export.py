@@ -45,7 +45,7 @@ def folded(network: nn.Module, weights: dict[str, Tensor], part: str) -> dict[st
 def reader_tensors(
     first: dict[str, Tensor], looks: dict[str, Tensor], weighing: dict[str, Tensor] | None, model: HeadModel
 ) -> dict[str, Tensor]:
-    """Return the folded networks and everything that belongs to them, uncalibrated; an untrained weighing adds nothing."""
+    """Return the folded networks and what belongs to them, uncalibrated; an untrained weighing adds nothing."""
     mean = torch.from_numpy(mean_points(model))
     second = Looks(mean)
     second.load_state_dict(looks)
