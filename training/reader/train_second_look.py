@@ -88,7 +88,7 @@ def agreement(true: Float[Tensor, "n a"], read: Float[Tensor, "n a"], names: lis
     return " ".join(f"{name}:{value:.2f}/{slope:.2f}" for name, value, slope in rows)
 
 
-def train(looks: Looks, pictures: Path, out: Path, seconds: float, seed: int) -> None:
+def train(looks: Looks, pictures: Path, out: Path, seconds: float, seed: int, rate: float = PEAK_RATE) -> None:
     """Train until the clock is out."""
     loader = DataLoader(PatchExamples(pictures, seed), BATCH, num_workers=1, prefetch_factor=20)
     average = {name: value.detach().clone() for name, value in looks.state_dict().items()}
@@ -98,7 +98,7 @@ def train(looks: Looks, pictures: Path, out: Path, seconds: float, seed: int) ->
     for step, batch in enumerate(loader):
         spent = time.monotonic() - begun
         for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * rate_share(min(spent / seconds, 1.0))
+            group["lr"] = rate * rate_share(min(spent / seconds, 1.0))
         with torch.autocast("cpu", torch.bfloat16):
             total, parts = loss(looks, batch)
         optimizer.zero_grad(set_to_none=True)
@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=PEAK_RATE, help="highest learning rate")
     parser.add_argument("--start", type=Path, help="looks.safetensors of an earlier training to go on from")
     parser.add_argument("--check", type=int, default=0, help="read so many batches of held-out patches instead")
     args = parser.parse_args()
@@ -162,7 +163,7 @@ def main() -> None:
     if args.start is not None:
         looks.load_state_dict(load_file(args.start))
     looks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    train(looks, args.pictures, args.out, args.minutes * 60, args.seed)
+    train(looks, args.pictures, args.out, args.minutes * 60, args.seed, args.rate)
 
 
 if __name__ == "__main__":

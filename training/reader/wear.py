@@ -31,6 +31,8 @@ def wear(image: np.ndarray, scene: Scene, rng: np.random.Generator, share: float
     image = image.copy()
     if rng.random() < 0.3 * share:
         _make_up(image, points, scene, rng)
+    if rng.random() < 0.6 * share:
+        _lashes(image, points, rng)
     if rng.random() < 0.25 * share:
         _brows(image, points, scene, rng)
     if rng.random() < 0.25 * share:
@@ -77,11 +79,18 @@ def _make_up(image: np.ndarray, points: np.ndarray, scene: Scene, rng: np.random
             above = 0.55 * points[list(brow[4::-1])] + 0.45 * points[list(lid[8:3:-1])]
             outline = np.concatenate([points[list(lid)], above])
             _blend(image, colour, polygon(outline, size, 1.0) * scene.skin * rng.uniform(0.05, 0.5))
-    if rng.random() < 0.4:
-        for lid in UPPER_LIDS:
-            line = np.zeros((size, size), np.uint8)
-            cv2.polylines(line, [_fixed(points[list(lid)], size)], False, 255, 1, cv2.LINE_AA, _SHIFT)
-            _blend(image, np.full(3, rng.uniform(0, 0.15)), line.astype(np.float32) / 255 * rng.uniform(0.2, 0.8))
+
+
+def _lashes(image: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> None:
+    """Dark upper lids: eyeliner, or thick lashes that blur into a band."""
+    size = image.shape[0]
+    thick = max(1, round(size / INPUT_SIZE * rng.uniform(0.6, 2.8)))
+    colour, strength = np.full(3, rng.uniform(0, 0.2)), rng.uniform(0.25, 0.9)
+    line = np.zeros((size, size), np.uint8)
+    for lid in UPPER_LIDS:
+        cv2.polylines(line, [_fixed(points[list(lid)], size)], False, 255, thick, cv2.LINE_AA, _SHIFT)
+    soft = cv2.GaussianBlur(line.astype(np.float32) / 255, (0, 0), float(size / INPUT_SIZE * rng.uniform(0.2, 0.8)))
+    _blend(image, colour, soft * strength)
 
 
 def _brows(image: np.ndarray, points: np.ndarray, scene: Scene, rng: np.random.Generator) -> None:

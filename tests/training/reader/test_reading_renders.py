@@ -50,4 +50,4 @@ def expressions(shared_dir: Path, head: HeadModel) -> dict[str, torch.Tensor]:
 def test_what_a_rendered_head_does_is_read(expressions: dict[str, torch.Tensor], name: str) -> None:
     actions = [ACTION_INDEX[action] for action in DOING[name]]
     doing, rest = (expressions[case][:, actions].mean() for case in (name, "rest"))
-    assert doing - rest > 0.4
+    assert doing - rest > 0.25
