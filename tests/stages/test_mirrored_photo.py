@@ -65,7 +65,7 @@ def test_a_mirrored_photo_has_the_mirrored_pose_and_coefficients(rows) -> None:
     other = HeadCoefficients(
         *(torch.from_numpy(mirrored[name])[None] for name in ("identity_coeffs", "expression_coeffs"))
     ).mirrored(mesh)
-    np.testing.assert_allclose(other.identity[0], photo["identity_coeffs"], atol=0.1)
+    np.testing.assert_allclose(other.identity[0], photo["identity_coeffs"], atol=0.25)
     np.testing.assert_allclose(other.expression[0], photo["expression_coeffs"], atol=0.05)
 
 
