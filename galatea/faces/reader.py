@@ -1,7 +1,7 @@
 """Galatea's own reader of faces: dense landmarks with their uncertainty, facial actions, gaze and head pose.
 
-Small networks, trained on rendered heads only (`training/reader`, docs/reader.md). The first looks at portraits, and at
-faces that are turned or off the middle once more where they are, upright; always also mirrored: the mean gives place,
+Small networks, trained on rendered heads only (`training/reader`, docs/reader.md). The first looks at portraits to find
+where the face is and how it is rolled, then at the face upright and centred, each time also mirrored: the mean gives
 landmarks and pose. Two others take a second look at eyes and mouth; their points, actions and features are weighed
 together with everything else (`closer_look`). A mirrored photo has the mirrored reading.
 """
@@ -28,7 +28,6 @@ from galatea.faces.reading import (
     next_regions,
     pooled,
     raised,
-    seen_from,
     to_portrait,
     usual_regions,
 )
@@ -127,33 +126,26 @@ class FaceReader(nn.Module):
         if crops.ndim != 4 or crops.shape[1] != 3 or crops.shape[2] != crops.shape[3]:
             raise ValueError(f"face reader: expected square RGB crops (batch, 3, size, size), got {tuple(crops.shape)}")
         crops = pooled(crops)
-        regions, first = self._found(crops) if regions is None else (regions, self.first_look(crops, regions))
+        if regions is None:
+            regions = self.regions(crops)
+        first = self.first_look(crops, regions)
         return self._reading(first, self.closer(crops, regions, first), regions)
 
     @torch.no_grad()
     def regions(self, crops: Float[Tensor, "batch 3 size size"]) -> Regions:
-        """Return where the faces of portrait crops are: centred, upright, of the usual size."""
-        return self._found(pooled(crops))[0]
+        """Return where the faces of portrait crops are: centred, upright, of the usual size.
 
-    def _found(self, crops: Tensor) -> tuple[Regions, FirstReading]:
-        """Return where faces are, and what the first look says about them there.
-
-        One look is enough for a face that is about where portrait crops have theirs. Others are looked for with
-        `finder`, if there is one, and in any case looked at again from where they seem to be.
+        A face that is not where portrait crops have theirs is looked for with `finder`, if there is one, and in any
+        case looked at again from where it seems to be.
         """
+        small = pooled(crops)
         usual = usual_regions(len(crops), crops.device, crops.dtype)
-        first = self.first_look(crops, usual)
-        found = next_regions(usual, first)
+        found = next_regions(usual, self.first_look(small, usual))
         rows = far(usual, found)
-        first = seen_from(first, usual, found)
         if len(rows):
-            others = crops[rows]
-            with torch.no_grad():
-                start = found.select(rows) if self.finder is None else raised(self.finder(others))
-                again = next_regions(start, self.first_look(others, start))
-            found = found.replaced(rows, again)
-            first = first.replaced(rows, self.first_look(others, again))
-        return found, first
+            start = found.select(rows) if self.finder is None else raised(self.finder(small[rows]))
+            found = found.replaced(rows, next_regions(start, self.first_look(small[rows], start)))
+        return found
 
     def first_look(self, crops: Tensor, regions: Regions) -> FirstReading:
         """Return the mean of what the first network says about regions and about their mirror images."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from galatea.faces.second_look import Block, convolution, last_layer, precise
@@ -37,11 +37,6 @@ class FirstReading:
     rotation: Float[Tensor, "batch 3 3"]
     centre: Float[Tensor, "batch 2"]
     log_scale: Float[Tensor, "batch"]
-
-    def replaced(self, rows: Int[Tensor, "rows"], other: FirstReading) -> FirstReading:
-        """Return the readings with some of them taken from `other`, in order."""
-        names = self.__dataclass_fields__
-        return FirstReading(*(getattr(self, name).index_copy(0, rows, getattr(other, name)) for name in names))
 
 
 class FirstLook(nn.Module):

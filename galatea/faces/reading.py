@@ -76,24 +76,7 @@ def next_regions(regions: Regions, raw: FirstReading) -> Regions:
     centre = regions.to_image(raw.centre.clamp(0.5 - MAX_STEP, 0.5 + MAX_STEP)[:, None])[:, 0]
     roll = torch.atan2(raw.rotation[:, 1, 0], raw.rotation[:, 0, 0])
     side = regions.side * torch.exp(raw.log_scale.clamp(-MAX_RESIZE, MAX_RESIZE))
-    found = Regions(centre, side, regions.angle + roll)
-    return Regions(found.centre.detach(), found.side.detach(), found.angle.detach())
-
-
-def seen_from(raw: FirstReading, regions: Regions, others: Regions) -> FirstReading:
-    """Return a reading of regions as if other regions of the same picture had been looked at."""
-
-    def moved(points: Tensor) -> Tensor:
-        return others.to_region(regions.to_image(points))
-
-    larger = (regions.side / others.side).log()
-    return FirstReading(
-        points=moved(raw.points),
-        log_sigma=raw.log_sigma + larger[:, None],
-        rotation=to_portrait(others).transpose(1, 2) @ to_portrait(regions) @ raw.rotation,
-        centre=moved(raw.centre[:, None])[:, 0],
-        log_scale=raw.log_scale + larger,
-    )
+    return Regions(centre, side, regions.angle + roll)
 
 
 def far(expected: Regions, found: Regions) -> Int[Tensor, "rows"]:

@@ -66,7 +66,7 @@ def test_a_mirrored_photo_has_the_mirrored_pose_and_coefficients(rows) -> None:
         *(torch.from_numpy(mirrored[name])[None] for name in ("identity_coeffs", "expression_coeffs"))
     ).mirrored(mesh)
     np.testing.assert_allclose(other.identity[0], photo["identity_coeffs"], atol=0.25)
-    np.testing.assert_allclose(other.expression[0], photo["expression_coeffs"], atol=0.05)
+    np.testing.assert_allclose(other.expression[0], photo["expression_coeffs"], atol=0.1)
 
 
 def test_a_mirrored_portrait_inverts_as_well_and_to_the_mirrored_picture(target, inversion) -> None:

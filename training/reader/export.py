@@ -20,18 +20,15 @@ from galatea.faces.reader_data import RESOURCE, SCALE
 from galatea.faces.reader_network import FirstLook, fold_normalisation
 from galatea.faces.regions import Regions
 from galatea.faces.weighing import Weighing
-from galatea.morphable.actions import ARKIT_ACTIONS, mirror_permutation
+from galatea.morphable.actions import mirror_permutation
 from galatea.morphable.head import HeadModel
 from training.reader.labels import mean_points, mirror_landmarks, places
 from training.reader.patches import BATCH, RAISED, WIDER_PICTURE, pictures
 from training.reader.train_second_look import Looks
 
 NUM_EXAMPLES, MAX_YAW_DEG = 1200, 45.0
-MIN_CORRELATION, SLOPE_RANGE = 0.4, (0.45, 1.2)
+MIN_CORRELATION, SLOPE_RANGE = 0.4, (0.5, 1.2)
 """Actions that are read worse than this keep the network's own scale; others are stretched within these bounds."""
-LIDS_LEFT = 0.15
-"""Lids are stretched until no larger share of closed eyes reads as less than closed: what must not happen to a driven
-face is that it never quite blinks."""
 ROUNDED = "hidden.0.weight"
 """Matrices that are stored as bytes."""
 OFFSET_BELOW = 0.02
@@ -114,8 +111,6 @@ def calibrate(read: Float[Tensor, "n 52"], true: Float[Tensor, "n 52"]) -> Float
             continue
         centred = true[:, action] - true[:, action].mean()
         slope = (centred * read[:, action]).sum() / centred.square().sum()
-        if ARKIT_ACTIONS[action].startswith("eyeBlink") and bool((true[:, action] > 0.9).any()):
-            slope = torch.minimum(slope, read[true[:, action] > 0.9, action].quantile(LIDS_LEFT))
         stretch = 1 / slope.clamp(*SLOPE_RANGE)
         rest = read[true[:, action] <= OFFSET_BELOW, action].median()
         table[:, action] = torch.stack([stretch, -stretch * rest.clamp_min(0)])

@@ -32,7 +32,7 @@ from training.reader.train import rate_share
 
 SHIFT, ZOOM, TURN = 0.012, 0.03, 0.03
 """Standard deviations of how regions lie: region sides, log size, radians."""
-BATCH, RATE, WEIGHT_DECAY, DROPPED, EPOCHS, POINTS_SHARE = 128, 1e-3, 0.05, 0.1, 40, 0.3
+BATCH, RATE, WEIGHT_DECAY, DROPPED, EPOCHS, POINTS_SHARE = 128, 1e-3, 0.05, 0.2, 30, 0.3
 logger = logging.getLogger(__name__)
 
 

@@ -12,8 +12,6 @@ from galatea.faces import second_look
 from galatea.faces.alignment import portrait_crop
 from galatea.faces.reader import FaceReader
 from galatea.faces.reader_data import built_in, reader_correspondence
-from galatea.faces.reader_network import FirstReading, orthonormal
-from galatea.faces.reading import seen_from, to_portrait
 from galatea.faces.regions import Regions
 from galatea.images import to_tensor
 from galatea.morphable.actions import ACTION_INDEX, mirror_permutation
@@ -81,32 +79,6 @@ def test_bfloat16_reads_what_float32_reads(
     assert (short.expression - exact.expression).abs().max() < 0.05
 
 
-def test_one_look_at_an_upright_face_is_as_good_as_two(reader: FaceReader, crop: torch.Tensor) -> None:
-    once = reader.read(crop)
-    twice = reader.read(crop, reader.regions(crop))
-    eyes = (once.points[0, 468] - once.points[0, 473]).norm()
-    assert (once.points - twice.points).norm(dim=-1).mean() < 0.015 * eyes
-    assert (once.expression - twice.expression).abs().max() < 0.1
-    assert (once.angles_deg() - twice.angles_deg()).abs().max() < 1.5
-
-
-def test_a_reading_can_be_told_of_other_regions() -> None:
-    generator = torch.Generator().manual_seed(0)
-    one, other = (
-        Regions(0.5 + 0.05 * torch.randn(2, 2, generator=generator), torch.tensor([0.6, 0.8]), torch.tensor(angles))
-        for angles in ([0.2, -0.1], [-0.1, 0.3])
-    )
-    rotation = orthonormal(torch.eye(3)[:, :2] + 0.3 * torch.randn(2, 3, 2, generator=generator))
-    points = torch.rand(2, 478, 2, generator=generator)
-    raw = FirstReading(points, torch.zeros(2, 478), rotation, torch.full((2, 2), 0.4), torch.zeros(2))
-    told = seen_from(raw, one, other)
-    assert torch.allclose(other.to_image(told.points), one.to_image(points), atol=1e-5)
-    assert torch.allclose(to_portrait(other) @ told.rotation, to_portrait(one) @ rotation, atol=1e-5)
-    back = seen_from(told, other, one)
-    for name in ("points", "log_sigma", "rotation", "centre", "log_scale"):
-        assert torch.allclose(getattr(back, name), getattr(raw, name), atol=1e-5), name
-
-
 def test_large_crops_are_read_as_small_ones(reader: FaceReader, astronaut: np.ndarray) -> None:
     small, large = (reader.read(to_tensor(portrait_crop(astronaut, FIVE, size).image)) for size in (256, 512))
     eyes = (small.points[0, 468] - small.points[0, 473]).norm()
@@ -114,7 +86,8 @@ def test_large_crops_are_read_as_small_ones(reader: FaceReader, astronaut: np.nd
     assert (small.expression - large.expression).abs().max() < 0.1
 
 
-def test_faces_in_a_batch_do_not_mix(reader: FaceReader, crop: torch.Tensor) -> None:
+def test_faces_in_a_batch_do_not_mix(reader: FaceReader, crop: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(second_look, "has_fast_bfloat16", lambda: False)
     together = reader.read(torch.cat([torch.zeros_like(crop), crop, crop.flip(3)]))
     alone = reader.read(crop)
     assert torch.allclose(together.points[1], alone.points[0], atol=1e-4)
