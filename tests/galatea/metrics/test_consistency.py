@@ -35,7 +35,7 @@ def cameras() -> torch.Tensor:
 def clip(cameras) -> torch.Tensor:
     generator = load_generator("builtin")
     with torch.no_grad():
-        ws = generator.mapping(generator.typical_codes[:1])
+        ws = generator.mapping(generator.typical_codes[2:3])
         rendered = generator.render(generator.planes(ws), cameras, ws, resolution=96)
     return rendered.image
 
