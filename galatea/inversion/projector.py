@@ -1,7 +1,8 @@
 """Latent projection: the `w_plus` whose rendering comes closest to a photo (Karras et al. 2020; Roich et al. 2022).
 
-Where we differ: a search over typical codes picks the start, `w_plus` is optimised from its first step but held near
-the start, and all of it runs at a low resolution first: the latent carries no fine detail anyway.
+Where we differ: a search over typical codes picks the start, `w_plus` (or, where codes have a meaning, the code) is
+optimised from its first step but held near the start, and all of it runs at a low resolution first: the latent carries
+no fine detail anyway.
 """
 
 from __future__ import annotations
