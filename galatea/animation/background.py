@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from galatea.animation.surface import fill_unseen
+from galatea.animation.surface import box_blurred, fill_unseen
 
 _GRIDS = (32, 64, 128)
 _ROUNDS = (10, 4, 1)
@@ -64,13 +64,7 @@ def _filled(photo: Tensor, hole: Tensor, smooth: Tensor) -> Float[Tensor, "1 3 s
     copied = photo * (1 - hole) + hole * _copied(photo, smooth, hole, shift)
     # Far from what is known a continuation is a guess: its edges are softened.
     sure = F.interpolate(_trust(is_hole).clamp_min(_SURE).sqrt(), photo.shape[-2:], mode="bilinear")
-    return torch.where(hole > 0, torch.lerp(_blurred(copied, size // 40), copied, sure), photo)
-
-
-def _blurred(photo: Tensor, radius: int) -> Tensor:
-    for _ in range(2):
-        photo = F.avg_pool2d(F.pad(photo, (radius,) * 4, mode="replicate"), 2 * radius + 1, 1)
-    return photo
+    return torch.where(hole > 0, torch.lerp(box_blurred(copied, size // 40), copied, sure), photo)
 
 
 def _trust(is_hole: Float[Tensor, "1 1 g g"]) -> Float[Tensor, "1 1 g g"]:

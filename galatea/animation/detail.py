@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from galatea.animation.posing import Pose, pose_rays
-from galatea.animation.surface import fill_unseen, see_surface
+from galatea.animation.surface import box_blurred, fill_unseen, see_surface
 from galatea.cameras import project, unpack_label
 from galatea.eg3d.rays import Rays
 
@@ -115,7 +115,7 @@ def make_detail(
         seen = see_surface(mesh.vertices, mesh.faces, values, Pose.of_photo(camera), grid)
         mesh_depth = torch.where(seen.is_hit > 0, seen.values[:, :1], seen.values.new_tensor(_FAR))
         inside = _is_inside(seen.values[:, 1:])
-    smooth_depth = depth if mesh is None else _blurred(depth)
+    smooth_depth = depth if mesh is None else box_blurred(depth, max(1, depth.shape[-1] // 32))
     return PhotoDetail(layer, camera, depth, smooth_depth, _resized(alpha, grid), mesh, mesh_depth, inside)
 
 
@@ -141,7 +141,7 @@ def carry_detail(
     points = _points(rays, depth)
     on_skin, inside, still = torch.zeros_like(depth), None, torch.ones_like(depth)
     if detail.mesh is not None and vertices is not None:
-        loose = _points(rays, _blurred(depth))
+        loose = _points(rays, box_blurred(depth, max(1, depth.shape[-1] // 32)))
         points, on_skin, inside, still = _unexpressed(points, loose, detail.mesh, vertices, pose)
     camera = detail.camera.expand(points.shape[0], 25)
     image, _ = project(points.flatten(2).transpose(1, 2), camera)
@@ -272,15 +272,6 @@ def _look_up(maps: Tensor, lookup: Float[Tensor, "batch 2 h w"], mode: str = "bi
     places = lookup.permute(0, 2, 3, 1)
     looked_up: Tensor = F.grid_sample(maps, places, mode=mode, align_corners=False, padding_mode="border")
     return looked_up
-
-
-def _blurred(maps: Float[Tensor, "batch 1 grid grid"]) -> Float[Tensor, "batch 1 grid grid"]:
-    radius = max(1, maps.shape[-1] // 32)
-    for _ in range(2):
-        maps = F.pad(maps, (radius,) * 4, mode="replicate")
-        for window in ((1, 2 * radius + 1), (2 * radius + 1, 1)):
-            maps = F.avg_pool2d(maps, window, 1)
-    return maps
 
 
 def _resized(maps: Tensor, size: int) -> Tensor:

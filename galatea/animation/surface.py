@@ -72,5 +72,16 @@ def fill_unseen(
     return maps * weight + pushed * (1 - weight)
 
 
+def box_blurred(
+    maps: Float[Tensor, "batch channels height width"], radius: int
+) -> Float[Tensor, "batch channels height width"]:
+    """Blur by two box filters of `radius` pixels to each side, borders continued."""
+    for _ in range(2):
+        maps = F.pad(maps, (radius,) * 4, mode="replicate")
+        for window in ((1, 2 * radius + 1), (2 * radius + 1, 1)):
+            maps = F.avg_pool2d(maps, window, 1)
+    return maps
+
+
 def _as_images(rows: Tensor, batch: int, size: int) -> Tensor:
     return rows.view(batch, size, size, -1).permute(0, 3, 1, 2)
