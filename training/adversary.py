@@ -7,6 +7,7 @@ discrimination) and knows the camera; it sees patches of several strides, of whi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from itertools import pairwise
 
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from galatea.eg3d.mapping import FullyConnectedLayer
+from galatea.eg3d.mapping import LRELU_GAIN, LRELU_SLOPE, FullyConnectedLayer
 from training.head_images import PATCH, PatchBatch
 
 _COARSE = 4
@@ -33,10 +34,10 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, width: int = 48) -> None:
         super().__init__()
         widths = (width, 2 * width, 4 * width, 4 * width)
-        self.enter = nn.Conv2d(8, width, 1)
+        self.enter = _Convolution(8, width, 1)
         self.blocks = nn.ModuleList(_Halving(a, b) for a, b in pairwise(widths))
         side = PATCH >> len(self.blocks)
-        self.last = nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1)
+        self.last = _Convolution(widths[-1] + 1, widths[-1], 3)
         self.out = FullyConnectedLayer(widths[-1] * side * side, widths[-1], "lrelu")
         self.condition = FullyConnectedLayer(25 + len(_STRIDES), widths[-1])
         self.score = FullyConnectedLayer(widths[-1], 1)
@@ -56,7 +57,7 @@ class PatchDiscriminator(nn.Module):
         for block in self.blocks:
             x = block(x)
         spread = x.float().var(0, correction=0).add(1e-8).sqrt().mean().to(x.dtype)
-        x = F.leaky_relu(self.last(torch.cat([x, spread.expand(len(x), 1, *x.shape[2:])], 1)), 0.2)
+        x = _activated(self.last(torch.cat([x, spread.expand(len(x), 1, *x.shape[2:])], 1)))
         x = self.out(x.flatten(1))
         known = F.one_hot(torch.full((len(x),), _STRIDES.index(stride), device=x.device), len(_STRIDES)).to(camera)
         wanted = F.normalize(self.condition(torch.cat([camera, known], 1)), dim=1)
@@ -64,17 +65,34 @@ class PatchDiscriminator(nn.Module):
         return score
 
 
+class _Convolution(nn.Module):
+    """A convolution whose weights are stored at unit scale (equalised learning rate), as `FullyConnectedLayer`'s."""
+
+    def __init__(self, inputs: int, outputs: int, side: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, side, side))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.gain = 1 / (side * math.sqrt(inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.gain, self.bias, padding=self.weight.shape[-1] // 2)
+
+
 class _Halving(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(inputs, inputs, 3, padding=1)
-        self.second = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.beside = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.first = _Convolution(inputs, inputs, 3)
+        self.second = _Convolution(inputs, outputs, 3)
+        self.beside = _Convolution(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.leaky_relu(self.second(F.leaky_relu(self.first(x), 0.2)), 0.2)
+        y = _activated(self.second(_activated(self.first(x))))
         halved: Tensor = (F.avg_pool2d(y, 2) + self.beside(F.avg_pool2d(x, 2))) * 0.5**0.5
         return halved
+
+
+def _activated(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, LRELU_SLOPE) * LRELU_GAIN
 
 
 class Adversary:

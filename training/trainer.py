@@ -50,7 +50,7 @@ class Trainer:
         self.steps, self.images, self.seconds = 0, 0, 0.0
         self.known: KnownHeads | None = None
         self.pool: HeadCast | None = None
-        self.rng = np.random.default_rng([config.seed, int(time.time())])
+        self.rng = np.random.default_rng([config.seed, 0])
         self.device = torch.device(config.device)
         self.noise = torch.Generator(self.device).manual_seed(config.seed + 1)
         self.adversary: Adversary | None = None
@@ -196,6 +196,7 @@ class Trainer:
             self.adversary.load(state.adversary)
         self.steps, self.images = int(state.counters["steps"]), int(state.counters["images"])
         self.seconds = float(state.counters["seconds"])
+        self.rng = np.random.default_rng([self.config.seed, self.steps])
         return True
 
     def averaged(self) -> AnchoredGenerator:

@@ -114,8 +114,10 @@ def test_the_discriminator_learns_to_tell_and_resumes(shards, tmp_path):
     assert all(np.isfinite(terms["adversarial"]) for terms in start)
     batch = data.patches(np.array([0, 1]), 1, 2, PatchSampling(), np.random.default_rng(0))
     fake = torch.zeros(2, 4, PATCH, PATCH)
-    margins = [trainer.adversary.learn(fake, batch)["margin"] for _ in range(30)]
-    assert margins[-1] > margins[0] + 0.5
+    learnt = [trainer.adversary.learn(fake, batch) for _ in range(30)]
+    assert learnt[-1]["discriminator"] < 0.3  # chance: 2 log 2
+    assert learnt[-1]["margin"] > 2
+    assert max(abs(step["margin"]) for step in learnt) < 100
     trainer.save()
     resumed = Trainer(config, CONFIG, data, tmp_path)
     assert resumed.load()
