@@ -59,7 +59,9 @@ class InvertConfig(FaceModels):
     tuning_resolution: int = 64
     """Size of the volume rendering in tuning; 0 = the generator's own."""
     map_lr: float = 0.06
-    """Learning rate of residual maps."""
+    """Learning rate of residual maps of the texture."""
+    hair_lr: float = 0.12
+    """The same for maps of hair and clothes."""
     delta_lr: float = 0.002
     """Learning rate of weight changes, for generators without residual maps."""
     side_weight: float = 1.0
@@ -97,6 +99,7 @@ class InvertConfig(FaceModels):
                 num_steps=self.tuning_steps,
                 resolution=self.tuning_resolution or None,
                 map_lr=self.map_lr,
+                hair_lr=self.hair_lr,
                 delta_lr=self.delta_lr,
                 side_weight=self.side_weight,
             ),

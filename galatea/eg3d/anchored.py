@@ -133,7 +133,7 @@ class AnchoredGenerator(nn.Module):
 
     @property
     def residual_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Additive maps per identity: reflectance in UV space, fine and coarse, static planes, and light."""
+        """Additive maps per identity: reflectance in UV space, fine and coarse, static planes, hair, and light."""
         return self.config.residual_shapes
 
     def mapping(
@@ -177,7 +177,8 @@ class AnchoredGenerator(nn.Module):
         num_texture = self.texture.num_ws
         reflectance, texture = self.texture(ws[:, :num_texture])
         static, _ = self.static(ws[:, num_texture:-1])
-        return Painted(reflectance, texture, static, self.light(ws[:, -1])).add(residuals)
+        no_tint = static.new_zeros(len(ws), 3, *static.shape[2:])
+        return Painted(reflectance, texture, static, self.light(ws[:, -1]), no_tint).add(residuals)
 
     def tint_hair(
         self, ws: Float[Tensor, "batch num_ws w_dim"], change: Float[Tensor, "batch 3"]
@@ -197,7 +198,8 @@ class AnchoredGenerator(nn.Module):
             aligned = align_static(static, skulls, index, (seen.mask.shape[-1] + 1) // 2)
             surfaces.append(surface)
             features.append(self.fusion[index](surface, seen, (painted.texture, aligned), w))
-        tint = self.tint(w, painted.light, cast.skull, features[0].shape[1])
+        changes = F.interpolate(painted.tint, features[0].shape[1:3], mode="bilinear", align_corners=False)
+        tint = self.tint(w, painted.light, cast.skull, changes.permute(0, 2, 3, 1))
         features[0] = features[0] + F.pad(tint, (self.config.plane_features, 0))
         return ViewPlanes(torch.stack(surfaces, dim=1), torch.stack(features, dim=1))
 

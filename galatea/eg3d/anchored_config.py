@@ -90,12 +90,13 @@ class AnchoredConfig:
 
     @property
     def residual_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Additive maps per identity: reflectance in UV space, fine and coarse, static planes, and light."""
+        """Additive maps per identity: reflectance in UV space (fine, coarse), static planes, hair colour, light."""
         return MappingProxyType(
             {
                 "texture": (3, self.texture_size, self.texture_size),
                 "texture_coarse": (3, 16, 16),
                 "static": (len(VIEWS) * self.static_channels, self.static_size, self.static_size),
+                "tint": (3, self.static_size, self.static_size),
                 "light": (3 * NUM_HARMONICS, 1, 1),
             }
         )

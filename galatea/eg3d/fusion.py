@@ -20,18 +20,20 @@ _GEOMETRY_CHANNELS = 5
 
 
 class Painted(NamedTuple):
-    """What `w` paints: reflectance and the texture's other channels in UV space, the static planes of all views, and
-    the light on all of it (`HarmonicLight`).
+    """What `w` paints: reflectance and the texture's other channels in UV space, the static planes of all views, the
+    light on all of it (`HarmonicLight`), and how far the hair's colour in white light differs from place to place, as
+    seen from the front.
     """
 
     reflectance: Float[Tensor, "batch 3 size size"]
     texture: Float[Tensor, "batch channels coarse coarse"]
     static: Float[Tensor, "batch views_channels static_size static_size"]
     light: Float[Tensor, "batch 27 1 1"]
+    tint: Float[Tensor, "batch 3 static_size static_size"]
 
     def add(self, residuals: Mapping[str, Tensor]) -> Painted:
-        """Add residual maps: of the reflectance, fine and coarse, of the static planes, and of the light."""
-        reflectance, texture, static, light = self
+        """Add residual maps: of the reflectance (fine, coarse), the static planes, the light and the hair's colour."""
+        reflectance, texture, static, light, tint = self
         if "texture" in residuals:
             reflectance = reflectance + residuals["texture"]
         if "texture_coarse" in residuals:
@@ -42,7 +44,9 @@ class Painted(NamedTuple):
             static = static + residuals["static"]
         if "light" in residuals:
             light = light + residuals["light"]
-        return Painted(reflectance, texture, static, light)
+        if "tint" in residuals:
+            tint = tint + residuals["tint"]
+        return Painted(reflectance, texture, static, light, tint)
 
 
 class PlaneFusion(nn.Module):

@@ -152,7 +152,7 @@ class HairTint(nn.Module):
         w: Float[Tensor, "batch w_dim"],
         light: Float[Tensor, "batch 27 1 1"],
         skull: Float[Tensor, "batch 3 2"],
-        size: int,
+        change: Float[Tensor, "batch size size 3"],
     ) -> Float[Tensor, "batch size size 3"]:
         """Return the lit colour for every texel of the front plane.
 
@@ -160,15 +160,16 @@ class HairTint(nn.Module):
             w: the last of `w_plus`.
             light: on the same head.
             skull: centre and half extent along each axis (half boxes).
-            size: texels per side.
+            change: of the colour in white light, for every texel.
         """
+        size = change.shape[1]
         places = (torch.arange(size, device=w.device, dtype=skull.dtype) + 0.5) * (2 / size) - 1
         x, y = ((places - skull[:, axis, :1]) / skull[:, axis, 1:] for axis in (0, 1))
         x, y = x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)
         z = (1 - x.square() - y.square()).clamp_min(0).sqrt()
         normal = F.normalize(torch.stack([x, y, z], -1), dim=-1)
         with torch.autocast(w.device.type, enabled=False):
-            tint: Tensor = self.read(w.float())[:, None, None] * harmonic_shading(light, normal)
+            tint: Tensor = (self.read(w.float())[:, None, None] + change.float()) * harmonic_shading(light, normal)
         return tint
 
     @torch.no_grad()

@@ -26,8 +26,11 @@ from galatea.morphable.head import HeadModel
 
 _HAIR_STEPS, _HAIR_RANGE, _MIN_HAIR_PIXELS = 3, 0.5, 12
 """Corrections of the hair's colour, the largest change of each, and pixels needed."""
-_UNLIKE_SKIN = 0.3
-"""Difference from the face's mean colour (norm, in [-1, 1]) of what is taken for hair."""
+_HAIR_TRIAL, _MIN_EFFECT, _HAIR_OUTLIER = -0.1, 0.3, 0.15
+"""A change of the hair's colour that is tried, its least share in a pixel of hair, and the error of colour (norm, 0..1)
+at which a pixel counts half."""
+_UNLIKE_SKIN = 0.6
+"""Difference from the face's mean colour (norm, in [-1, 1]) of what is taken for hair; a lit forehead differs less."""
 _LIGHT_SIZE, _LIGHT_STEPS, _MIN_SKIN_PIXELS = 64, 2, 100
 """Size at which light is measured, corrections of it, and pixels of skin needed."""
 _HOLD = (0.005, 0.02, 0.02, 0.02, 0.1, 0.1, 0.1, 0.1, 0.1)
@@ -125,35 +128,52 @@ def match_hair(
 ) -> Float[Tensor, "batch num_ws w_dim"]:
     """Give starts the hair colour of their photo (one for all, or one each), where the generator knows one.
 
-    Hair is what lies above the face's middle, well inside the person and outside the face; colours are compared on
-    average, and count less the more they are like the face's own: foreheads and ears are no hair.
+    Least squares over what a change of the hair's colour changes, well inside the person. What does not fit counts
+    less: where the start's hair covers the photo's forehead, the photo has nothing to say about hair.
     """
     if not isinstance(generator, AnchoredGenerator):
         return start
     head, camera = cast_once(generator, target.head), target.camera.expand(len(start), -1)
-    size = target.image.shape[-1]
-    rows = torch.linspace(0, 1, size, device=start.device)[:, None]
-    middle = (target.face * rows).sum((2, 3), keepdim=True) / target.face.sum((2, 3), keepdim=True).clamp_min(1e-6)
-    inner = -F.max_pool2d(-target.matte, 3, 1, 1)
-    skin = (target.image * target.face).sum((2, 3), keepdim=True) / target.face.sum((2, 3), keepdim=True).clamp_min(
-        1e-6
-    )
-    distance = (target.image - skin).norm(dim=1, keepdim=True) / _UNLIKE_SKIN
-    is_no_skin = 1 - torch.exp(-distance.square()) + 1e-3
-    light = generator.light(start[:, -1]) + residuals.get("light", 0)
-    brightness = (1 + light[:, :3, 0, 0]).mean(1, keepdim=True).clamp_min(0.3)
+    inner = -F.max_pool2d(-target.matte, 3, 1, 1) > 0.9
+
+    def image(change: Tensor) -> Tensor:
+        tinted = generator.tint_hair(start, change)
+        planes = generator.planes(tinted, head, residuals)
+        shown: Tensor = generator.render(planes, camera, tinted, target.image.shape[-1]).image_raw
+        return shown * 0.5 + 0.5
+
+    photo, prior = target.image * 0.5 + 0.5, inner * _unlike_skin(target)
     for _ in range(num_steps):
-        rendering = generator.render(generator.planes(start, head, residuals), camera, start, size)
-        is_hair = (inner > 0.9) & (target.face < 0.1) & (rendering.alpha > 0.8) & (rows < middle)
-        share = is_hair * is_no_skin
-        share = share / share.sum((2, 3), keepdim=True).clamp_min(1e-6)
-        wanted, found = (
-            ((image * 0.5 + 0.5).clamp(0, 1) * share).sum((2, 3)) for image in (target.image, rendering.image_raw)
-        )
-        is_enough = is_hair.sum((2, 3)) >= _MIN_HAIR_PIXELS
-        change = ((wanted - found) / brightness).clamp(-_HAIR_RANGE, _HAIR_RANGE)
-        start = generator.tint_hair(start, torch.where(is_enough, change, torch.zeros_like(change)))
+        plain = image(start.new_zeros(len(start), 3))
+        effect = (image(start.new_full((len(start), 3), _HAIR_TRIAL)) - plain) / _HAIR_TRIAL
+        is_enough = ((effect.mean(1) > _MIN_EFFECT) & inner[:, 0]).sum((1, 2)) >= _MIN_HAIR_PIXELS
+        change = _fitted_colour(effect, photo - plain, prior)
+        start = generator.tint_hair(start, torch.where(is_enough[:, None], change, torch.zeros_like(change)))
     return start
+
+
+def _unlike_skin(target: InversionTarget) -> Float[Tensor, "batch 1 size size"]:
+    """Return near 0 where the photo has the face's mean colour, up to 1 elsewhere: foreheads and ears are no hair."""
+    area = target.face.sum((2, 3), keepdim=True).clamp_min(1e-6)
+    skin = (target.image * target.face).sum((2, 3), keepdim=True) / area
+    distance = (target.image - skin).norm(dim=1, keepdim=True) / _UNLIKE_SKIN
+    unlike: Tensor = 1 - torch.exp(-distance.pow(4)) + 1e-3
+    return unlike
+
+
+def _fitted_colour(
+    effect: Float[Tensor, "batch 3 size size"],
+    wanted: Float[Tensor, "batch 3 size size"],
+    prior: Float[Tensor, "batch 1 size size"],
+) -> Float[Tensor, "batch 3"]:
+    """Return the change of colour whose effect is most like what is wanted, by reweighted least squares."""
+    weight, change = prior, effect.new_zeros(len(effect), 3)
+    for _ in range(_ROBUST_STEPS):
+        power = (weight * effect.square()).sum((2, 3)) + 1e-3
+        change = ((weight * effect * wanted).sum((2, 3)) / power).clamp(-_HAIR_RANGE, _HAIR_RANGE)
+        error = (wanted - effect * change[..., None, None]).norm(dim=1, keepdim=True)
+        weight = prior / (1 + (error / _HAIR_OUTLIER).square())
+    return change
 
 
 @torch.no_grad()

@@ -46,7 +46,8 @@ class TuningConfig:
         map_limit: largest side of residual maps; larger ones are optimised at it and enlarged. Texels that are finer
         than
             the compared images would only pick up noise.
-        map_lr: peak learning rate of residual maps.
+        map_lr: peak learning rate of residual maps of the texture.
+        hair_lr: the same for maps of hair and clothes, which start further from what they should be.
         map_size: weight of the mean square of residual maps.
         map_roughness: weight of their total variation.
         latent_lr: learning rate of `w_plus`, which follows along; 0 keeps the pivot.
@@ -62,6 +63,7 @@ class TuningConfig:
     resolution: int | None = None
     map_limit: int = 64
     map_lr: float = 0.03
+    hair_lr: float = 0.06
     map_size: float = 0.05
     map_roughness: float = 0.05
     latent_lr: float = 0.0
@@ -78,7 +80,8 @@ class TuningConfig:
         Raises:
             ConfigError: naming the field.
         """
-        for name in ("map_lr", "map_size", "map_roughness", "latent_lr", "delta_lr", "side_weight", "camera_lr"):
+        rates = ("map_lr", "hair_lr", "latent_lr", "delta_lr", "camera_lr")
+        for name in (*rates, "map_size", "map_roughness", "side_weight"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"tuning.{name}: expected at least 0, got {getattr(self, name)}")
         for name, low in (("num_steps", 0), ("delta_rank", 1), ("side_resolution", 8), ("map_limit", 4)):
@@ -200,7 +203,8 @@ def tune(
             total = total + config.side_weight * sides.difference(index, renderings[1])
         return total + move.square().sum(1)
 
-    groups = [Group(values, config.map_lr, is_damped=True) for values in maps.values()]
+    rates = {name: config.map_lr if _is_texture(name) else config.hair_lr for name in maps}
+    groups = [Group(values, rates[name], is_damped=True) for name, values in maps.items()]
     groups += [Group(list(delta.values()), config.delta_lr)] if delta else []
     groups += [Group([move], config.camera_lr)] if config.camera_lr else []
     groups += [Group([latent], config.latent_lr)] if config.latent_lr else []

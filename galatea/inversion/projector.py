@@ -24,7 +24,7 @@ from galatea.inversion.optimisation import Group, minimise, move_camera
 from galatea.inversion.target import InversionTarget
 
 _CANDIDATE_BATCH = 8
-_LIGHT_FIELDS = ("light_direction", "light_color", "sky_color", "ground_color")
+_MATCHED_FIELDS = ("hair_style", "hair_color", "light_direction", "light_color", "sky_color", "ground_color")
 
 
 @dataclass(frozen=True)
@@ -193,15 +193,15 @@ def _latents(
     """Return what makes `w_plus` of the numbers that are optimised, which are zero at the start.
 
     They are standard deviations of w, so that one learning rate fits every generator; or of the code where codes have a
-    meaning: what leaves the codes of people leaves people, for noise and colours that nobody has. The style of the hair
-    stays, and so does the light.
+    meaning: what leaves the codes of people leaves people, for noise and colours that nobody has. Style and colour
+    of the hair stay, and so does the light.
     """
     codes = start.codes
     if codes is None or not isinstance(generator, AnchoredGenerator):
         return lambda offset: start.ws + offset * statistics.deviation
     step = generator.code_statistics[1].clone()
     for name, place in generator.code_fields.items():
-        if name == "hair_style" or name in _LIGHT_FIELDS:
+        if name in _MATCHED_FIELDS:
             step[place] = 0
     with torch.no_grad():
         beyond = start.ws - generator.mapping(codes)

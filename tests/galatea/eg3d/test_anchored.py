@@ -13,6 +13,7 @@ from galatea.eg3d.guided_sampling import SurfaceSampling
 from galatea.eg3d.painting import HairTint, HarmonicLight
 from galatea.eg3d.provenance import GeneratorFacts
 from galatea.eg3d.rays import camera_rays
+from galatea.eg3d.view_planes import ViewPlanes
 from galatea.errors import ConfigError
 from galatea.morphable.head import HeadCoefficients, HeadModel
 from tests.small_generators import SMALL
@@ -127,6 +128,17 @@ def test_the_texture_residual_shows_and_moves_with_the_expression(generator, ws,
         face = reddened[:, 12:22, 12:20] - plain[:, 12:22, 12:20]
         assert face[0].mean() > 0.2
         assert face[1:].abs().max() < 0.05
+
+
+def test_the_tint_residual_colours_what_is_not_the_surface(generator, ws, model):
+    red = {"tint": torch.zeros(1, *generator.residual_shapes["tint"])}
+    red["tint"][:, 0] = 0.3
+    plain, reddened = (generator.planes(ws, head(model), r) for r in (None, red))
+    change = (ViewPlanes.unpack(reddened).features - ViewPlanes.unpack(plain).features)[0]
+    assert change[0, ..., -3].min() > 0
+    change[0, ..., -3] = 0
+    assert not change.any()
+    assert torch.equal(ViewPlanes.unpack(reddened).surface, ViewPlanes.unpack(plain).surface)
 
 
 def test_wrong_arguments_are_named(generator, ws, model):
