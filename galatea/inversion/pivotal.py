@@ -116,7 +116,7 @@ def open_texture(mesh: HeadModel | None, size: int) -> Float[Tensor, "1 size siz
     """Return 0 in the texture islands of what a photo hardly shows (mouth, tongue, eye sockets), 1 elsewhere.
 
     A few pixels between the lips would decide what a wide open mouth looks like, and blurred renderings paint a
-    smile's teeth onto the tongue. Teeth themselves take the photo's colour.
+    smile's teeth onto the tongue.
     """
     weight = torch.ones(1, size, size)
     if mesh is None:
