@@ -113,7 +113,7 @@ class Tuning:
 
 
 def open_texture(mesh: HeadModel | None, size: int) -> Float[Tensor, "1 size size"]:
-    """Return 0 in the texture islands of what a photo hardly shows (mouth, tongue, eye sockets), 1 elsewhere.
+    """Return 0 in the texture islands of what a photo hardly shows (mouth, teeth, tongue, sockets), 1 elsewhere.
 
     A few pixels between the lips would decide what a wide open mouth looks like, and blurred renderings paint a
     smile's teeth onto the tongue.

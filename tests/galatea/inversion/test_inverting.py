@@ -71,21 +71,18 @@ def test_a_stored_capsule_renders_as_it_was_inverted(small):
     assert torch.allclose(shown(rendering, target.background).clamp(-1, 1), inversion.reconstruction, atol=0.02)
 
 
-@pytest.mark.parametrize(("projection_steps", "tuning_steps"), [(5, 0), (0, 12)])
-def test_portraits_of_a_batch_do_not_influence_each_other(small, projection_steps, tuning_steps):
+def test_portraits_of_a_batch_do_not_influence_each_other(small):
     generator = small.anchored()
     target = target_of(generator, small, (0.4, -0.2, 0.0), batch=2)
-    target = replace(target, image=target.image * torch.tensor([1.0, 0.3]).view(2, 1, 1, 1))
+    # Beside another portrait, not alone: sums of another order, in bfloat16, would drift apart over the steps.
+    shades = (torch.tensor([other, 0.3]).view(2, 1, 1, 1) for other in (1.0, 0.6))
     statistics = latent_statistics(generator, 8)
-    config = replace(
-        QUICK,
-        projection=replace(QUICK.projection, num_steps=projection_steps),
-        tuning=replace(QUICK.tuning, num_steps=tuning_steps),
+    first, second = (
+        invert(generator, CHECKPOINT, replace(target, image=target.image * shade), statistics, QUICK)
+        for shade in shades
     )
-    both = invert(generator, CHECKPOINT, target, statistics, config)
-    alone = invert(generator, CHECKPOINT, target.select(1), statistics, config)
-    # Not equal: sums of another order, in bfloat16.
-    assert both.psnr[1].item() == pytest.approx(alone.psnr[0].item(), abs=0.3)
+    assert first.psnr[0].item() != pytest.approx(second.psnr[0].item(), abs=0.01)
+    assert first.psnr[1].item() == pytest.approx(second.psnr[1].item(), abs=0.01)
 
 
 def test_weight_changes_belong_to_one_portrait(small):
