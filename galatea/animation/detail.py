@@ -19,10 +19,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from galatea.animation.mouth import inside_vertices, mouth_shade
 from galatea.animation.posing import Pose, pose_rays
-from galatea.animation.surface import box_blurred, fill_unseen, see_surface
+from galatea.animation.surface import SeenSurface, box_blurred, fill_unseen, see_surface
 from galatea.cameras import project, unpack_label
 from galatea.eg3d.rays import Rays
+from galatea.morphable.head import HeadModel
 
 _MESH_TOLERANCE = 0.012
 """World units (4 mm on a real head) by which a mesh point may lie behind the visible mesh and still count as seen."""
@@ -45,11 +47,24 @@ _JUMP = 8.0
 
 @dataclass(frozen=True)
 class HeadMesh:
-    """Triangles of the head, its vertices with the photo's expression, and which of them lie inside the mouth."""
+    """A head with one or more expressions.
+
+    Attributes:
+        faces: triangles.
+        vertices: with each expression.
+        inside: 1 for vertices inside the mouth.
+        shade: share of red, green and blue light around that does not reach the vertices.
+    """
 
     faces: Int[Tensor, "faces 3"]
-    vertices: Float[Tensor, "1 vertices 3"]
+    vertices: Float[Tensor, "batch vertices 3"]
     inside: Float[Tensor, "vertices 1"]
+    shade: Float[Tensor, "batch vertices 3"]
+
+    @classmethod
+    def of(cls, model: HeadModel, vertices: Float[Tensor, "batch vertices 3"]) -> HeadMesh:
+        """Return the mesh of a head model's vertices."""
+        return cls(model.faces, vertices, inside_vertices(model), mouth_shade(model, vertices))
 
 
 @dataclass(frozen=True)
@@ -57,12 +72,12 @@ class PhotoDetail:
     """What the photo shows beyond the rendering of its own view.
 
     Attributes:
-        layer: photo layer minus rendered layer, at the photo's size.
+        layer: photo layer minus rendered layer with its mouth shaded, at the photo's size.
         camera: the photo's camera.
         depth: rendered distance along the ray, filled where nothing is opaque.
         smooth_depth: the same, blurred: where loose hair is taken to be.
         alpha: rendered opacity.
-        mesh: the head, None for generators without one.
+        mesh: the head with the photo's expression, None for generators without one.
         mesh_depth: distance to the visible mesh in the photo's view, far where there is none; None without a mesh.
         inside: 1 where the photo's view of the mesh shows the inside of the mouth; None without a mesh.
     """
@@ -82,16 +97,38 @@ class CarriedDetail:
     """Detail as posed views see it.
 
     Attributes:
-        layer: what to add to their rendered layers.
+        layer: what to add to their rendered layers, once these are shaded.
         inside: 1 where they see the inside of the mouth; None without a mesh.
+        shade: share of the light that is missing there; None without a mesh.
+        seams: 1 next to lines where what is seen side by side lay apart in the photo.
     """
 
     layer: Float[Tensor, "batch 4 size size"]
     inside: Float[Tensor, "batch 1 grid grid"] | None
+    shade: Float[Tensor, "batch 3 grid grid"] | None
+    seams: Float[Tensor, "batch 1 size size"]
+
+    def added_to(
+        self, rendered: Float[Tensor, "batch 4 size size"], share: float
+    ) -> Float[Tensor, "batch 4 size size"]:
+        """Return rendered layers with a share (0..1) of the detail, smooth across seams, which are known coarsely."""
+        shaded = rendered if self.shade is None else shaded_layer(rendered, self.shade)
+        whole = shaded + share * self.layer
+        return torch.lerp(whole, F.avg_pool2d(whole, 5, 1, 2, count_include_pad=False), self.seams)
+
+
+def shaded_layer(
+    layer: Float[Tensor, "batch 4 size size"], shade: Float[Tensor, "batch 3 grid grid"]
+) -> Float[Tensor, "batch 4 size size"]:
+    """Take a share of the light from a layer's colours, also where rendered teeth reach over the mesh's lips."""
+    wide = F.avg_pool2d(F.max_pool2d(shade, 3, 1, 1), 3, 1, 1)
+    light = 1 - _resized(wide, layer.shape[-1])
+    return torch.cat([layer[:, :3] * light, layer[:, 3:]], 1)
 
 
 def make_detail(
-    layer: Float[Tensor, "1 4 size size"],
+    person: Float[Tensor, "1 4 size size"],
+    rendered: Float[Tensor, "1 4 size size"],
     camera: Float[Tensor, "1 25"],
     depth: Float[Tensor, "1 1 r r"],
     alpha: Float[Tensor, "1 1 r r"],
@@ -101,7 +138,8 @@ def make_detail(
     """Prepare the difference layer of one photo for look-ups.
 
     Args:
-        layer: photo layer minus rendered layer (see `composite.photo_layer`).
+        person: photo layer (see `composite.photo_layer`).
+        rendered: layer rendered in the photo's view.
         camera: the photo's camera.
         depth: rendered distance along the ray.
         alpha: rendered opacity, of the size of `depth`.
@@ -111,12 +149,13 @@ def make_detail(
     depth = _resized(fill_unseen(depth, (alpha > 0.5).to(depth.dtype)), grid)
     mesh_depth = inside = None
     if mesh is not None:
-        values = torch.cat([_distance(mesh.vertices, camera), mesh.inside[None]], -1)
+        values = torch.cat([_distance(mesh.vertices, camera), mesh.inside[None], mesh.shade], -1)
         seen = see_surface(mesh.vertices, mesh.faces, values, Pose.of_photo(camera), grid)
         mesh_depth = torch.where(seen.is_hit > 0, seen.values[:, :1], seen.values.new_tensor(_FAR))
-        inside = _is_inside(seen.values[:, 1:])
+        inside = _is_inside(seen.values[:, 1:2])
+        rendered = shaded_layer(rendered, seen.values[:, 2:])
     smooth_depth = depth if mesh is None else box_blurred(depth, max(1, depth.shape[-1] // 32))
-    return PhotoDetail(layer, camera, depth, smooth_depth, _resized(alpha, grid), mesh, mesh_depth, inside)
+    return PhotoDetail(person - rendered, camera, depth, smooth_depth, _resized(alpha, grid), mesh, mesh_depth, inside)
 
 
 def carry_detail(
@@ -124,7 +163,7 @@ def carry_detail(
     pose: Pose,
     depth: Float[Tensor, "batch 1 r r"],
     alpha: Float[Tensor, "batch 1 r r"],
-    vertices: Float[Tensor, "batch vertices 3"] | None = None,
+    mesh: HeadMesh | None = None,
 ) -> CarriedDetail:
     """Return the difference layer as the posed views see it.
 
@@ -133,16 +172,23 @@ def carry_detail(
         pose: the views; their `camera` is the photo's.
         depth: rendered distance along the ray of the views.
         alpha: rendered opacity, of the size of `depth`.
-        vertices: the head mesh with each view's expression; needed when the detail has a mesh.
+        mesh: the head with each view's expression; needed when the detail has a mesh.
     """
     grid = detail.depth.shape[-1]
     depth = _resized(fill_unseen(depth, (alpha > 0.5).to(depth.dtype)), grid)
     rays = pose_rays(pose, grid)
     points = _points(rays, depth)
-    on_skin, inside, still = torch.zeros_like(depth), None, torch.ones_like(depth)
-    if detail.mesh is not None and vertices is not None:
+    on_skin, inside, shade, still = torch.zeros_like(depth), None, None, torch.ones_like(depth)
+    if detail.mesh is not None and mesh is not None:
         loose = _points(rays, box_blurred(depth, max(1, depth.shape[-1] // 32)))
-        points, on_skin, inside, still = _unexpressed(points, loose, detail.mesh, vertices, pose)
+        values = torch.cat([mesh.vertices, detail.mesh.vertices.expand_as(mesh.vertices)], -1)
+        values = torch.cat([values, mesh.inside.expand(len(values), -1, -1), mesh.shade], -1)
+        seen = see_surface(mesh.vertices, mesh.faces, values, pose, grid)
+        inside, shade = _is_inside(seen.values[:, 6:7]), seen.values[:, 7:]
+        points, on_skin, motion = _unexpressed(points, loose, seen, pose)
+        # Teeth and tongue of the mesh do not move as this person's do: what has moved, or is next to it, shows nothing.
+        is_moved = 1 - torch.exp(-(motion.norm(dim=1, keepdim=True) / _STILL).square())
+        still = 1 - F.max_pool2d(inside * is_moved, 3, 1, 1)
     camera = detail.camera.expand(points.shape[0], 25)
     image, _ = project(points.flatten(2).transpose(1, 2), camera)
     lookup = image.transpose(1, 2).reshape(-1, 2, grid, grid) * 2 - 1
@@ -156,31 +202,27 @@ def carry_detail(
     # Softened, so that a surface does not fray where it just leaves the photo's sight; never raised where the photo
     # shows something else.
     weight = torch.minimum(weight, F.avg_pool2d(weight, 5, 1, 2, count_include_pad=False))
-    lookup, weight = enlarge_lookup(lookup, size), _resized(weight, size)
+    seams = F.interpolate(find_jumps(lookup), (size, size), mode="nearest")
+    lookup, weight = enlarge_lookup(lookup, seams), _resized(weight, size)
     carried = _look_up(detail.layer.expand(lookup.shape[0], -1, -1, -1), lookup)
-    return CarriedDetail(carried * weight, inside)
+    return CarriedDetail(carried * weight, inside, shade, seams)
 
 
 def _unexpressed(
     points: Float[Tensor, "batch 3 grid grid"],
     loose: Float[Tensor, "batch 3 grid grid"],
-    mesh: HeadMesh,
-    vertices: Float[Tensor, "batch vertices 3"],
+    seen: SeenSurface,
     pose: Pose,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Move points back to where they were in the photo's expression.
 
-    Also returns how surely they lie on the mesh, whether they are inside the mouth, and 0 where they are (or next to
-    it) and have moved: teeth and tongue of the mesh do not move as this person's do.
+    Also returns how surely they lie on the mesh, and how the mesh moves back there. The first values of `seen` are its
+    position now and in the photo's expression.
 
     Points near the mesh are put on it; the others (hair, clothes) are taken from `loose`, their smooth surface: the
     rendered depth of hair is uneven, and would make its strands waver.
     """
-    grid = points.shape[-1]
-    resting = mesh.vertices.expand_as(vertices)
-    values = torch.cat([vertices, resting, mesh.inside.expand(len(vertices), -1, -1)], -1)
-    seen = see_surface(vertices, mesh.faces, values, pose, grid)
-    position, source, inside = seen.values[:, :3], seen.values[:, 3:6], _is_inside(seen.values[:, 6:])
+    position, source = seen.values[:, :3], seen.values[:, 3:6]
     origin = pose_rays(pose, 1).origins.transpose(1, 2)[..., None]
     depth, mesh_depth = ((where - origin).norm(dim=1, keepdim=True) for where in (points, position))
     on_skin = seen.is_hit * (2 - (points - position).norm(dim=1, keepdim=True) / _AGREEMENT).clamp(0, 1)
@@ -191,8 +233,7 @@ def _unexpressed(
     motion, is_beside = motion_from_beside((source - position) * known, known, is_behind, depth)
     moved = fill_unseen(motion, torch.maximum(known, is_beside))
     place = loose + on_skin * (position - loose) + is_beside * (points - loose)
-    is_moved = 1 - torch.exp(-((source - position).norm(dim=1, keepdim=True) / _STILL).square())
-    return place + moved, on_skin, inside, 1 - F.max_pool2d(inside * is_moved, 3, 1, 1)
+    return place + moved, on_skin, source - position
 
 
 def _is_inside(share: Float[Tensor, "batch 1 grid grid"]) -> Float[Tensor, "batch 1 grid grid"]:
@@ -245,16 +286,19 @@ def _scale_weight(lookup: Float[Tensor, "batch 2 grid grid"]) -> Float[Tensor, "
     return (area / _LEAST_AREA - 1).clamp(0, 1)
 
 
-def enlarge_lookup(lookup: Float[Tensor, "batch 2 grid grid"], size: int) -> Float[Tensor, "batch 2 size size"]:
-    """Enlarge a look-up smoothly within surfaces, and without inventing places between two of them."""
-    grid = lookup.shape[-1]
-    if grid == size:
-        return lookup
+def find_jumps(lookup: Float[Tensor, "batch 2 grid grid"]) -> Float[Tensor, "batch 1 grid grid"]:
+    """Return 1 where neighbours of a look-up look at different surfaces."""
     widest = F.max_pool2d(lookup, 3, 1, 1) + F.max_pool2d(-lookup, 3, 1, 1)
-    is_jump = (widest.amax(1, keepdim=True) * (grid / 2) > _JUMP).to(lookup.dtype)
-    is_jump = F.interpolate(is_jump, (size, size), mode="nearest")
+    return (widest.amax(1, keepdim=True) * (lookup.shape[-1] / 2) > _JUMP).to(lookup.dtype)
+
+
+def enlarge_lookup(
+    lookup: Float[Tensor, "batch 2 grid grid"], jumps: Float[Tensor, "batch 1 size size"]
+) -> Float[Tensor, "batch 2 size size"]:
+    """Enlarge a look-up smoothly within surfaces, and without inventing places between two of them (at jumps)."""
+    size = jumps.shape[-1]
     nearest = F.interpolate(lookup, (size, size), mode="nearest")
-    return torch.where(is_jump > 0, nearest, _resized(lookup, size))
+    return torch.where(jumps > 0, nearest, _resized(lookup, size))
 
 
 def _points(rays: Rays, depth: Float[Tensor, "batch 1 grid grid"]) -> Float[Tensor, "batch 3 grid grid"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from galatea.animation.composite import clean_background, compose, person_matte, photo_layer
 from galatea.animation.detail import HeadMesh, PhotoDetail, carry_detail, make_detail
-from galatea.animation.mouth import PhotoMouth, inside_vertices, is_open, teeth_arch
+from galatea.animation.mouth import PhotoMouth, is_open, teeth_arch
 from galatea.animation.posing import Pose, neck_bend, own_angles, pose_rays
 from galatea.eg3d.generator import Rendering
 from galatea.errors import ConfigError
@@ -123,9 +123,9 @@ class PortraitAnimator:
         if self.mesh is not None:
             mean = self.mesh.vertices(torch.zeros_like(identity), torch.zeros_like(expression))[0]
             self._chin_index = int((mean - mean.new_tensor(_CHIN)).norm(dim=-1).argmin())
-            mesh = HeadMesh(self.mesh.faces, self.mesh.vertices(identity, expression), inside_vertices(self.mesh))
+            mesh = HeadMesh.of(self.mesh, self.mesh.vertices(identity, expression))
         person = photo_layer(photo, self.background, matte)
-        self.detail: PhotoDetail = make_detail(person - layer, self.camera, *_outlined(rendering), mesh)
+        self.detail: PhotoDetail = make_detail(person, layer, self.camera, *_outlined(rendering), mesh)
         self.mouth: PhotoMouth | None = None
         if (
             self.mesh is not None
@@ -166,8 +166,9 @@ class PortraitAnimator:
         size = self.settings.size
         layer = torch.cat(layer_of(rendering, size), dim=1)
         if self.settings.detail > 0:
-            carried = carry_detail(self.detail, pose, *_outlined(rendering), vertices)
-            layer = layer + self.settings.detail * carried.layer
+            mesh = None if self.mesh is None or vertices is None else HeadMesh.of(self.mesh, vertices)
+            carried = carry_detail(self.detail, pose, *_outlined(rendering), mesh)
+            layer = carried.added_to(layer, self.settings.detail)
             if self.mouth is not None and carried.inside is not None:
                 shown, weight = self.mouth.seen(pose, carried.inside, size)
                 layer = layer + self.settings.detail * weight * (shown - layer)

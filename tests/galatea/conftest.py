@@ -36,6 +36,7 @@ class SphereHead:
         self.action_basis = torch.zeros(52, len(self.mean), 3)
         self.action_basis[0, :, 1] = -0.1
         self.part_names = PARTS
+        self.mouth_ring = torch.arange(2 * rings)
 
     def vertices(self, identity, expression):
         scale = 1 + 0.1 * identity.sum(1).view(-1, 1, 1)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from galatea.animation.detail import HeadMesh, carry_detail, enlarge_lookup, make_detail, motion_from_beside
+from galatea.animation.detail import HeadMesh, carry_detail, enlarge_lookup, find_jumps, make_detail, motion_from_beside
 from galatea.animation.posing import Pose
 from galatea.animation.surface import fill_unseen, see_surface
 from galatea.cameras import PIVOT, orbit
@@ -26,7 +26,7 @@ def interior(alpha):
 
 def test_the_photo_s_own_view_gets_all_of_the_detail(camera, sphere):
     layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
-    detail = make_detail(layer, camera, depth, alpha, grid=SIZE)
+    detail = make_detail(layer, torch.zeros_like(layer), camera, depth, alpha, grid=SIZE)
     carried = carry_detail(detail, pose_at(camera, 0.0), depth, alpha).layer
     where = interior(alpha).expand_as(layer)
     assert torch.allclose(carried[where], layer[where], atol=2e-3)
@@ -35,7 +35,7 @@ def test_the_photo_s_own_view_gets_all_of_the_detail(camera, sphere):
 @pytest.mark.parametrize("yaw", [-20.0, 12.0])
 def test_a_turned_view_shows_the_detail_where_the_surface_went(camera, sphere, yaw):
     layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
-    detail = make_detail(layer, camera, depth, alpha, grid=SIZE)
+    detail = make_detail(layer, torch.zeros_like(layer), camera, depth, alpha, grid=SIZE)
     turned, turned_depth, turned_alpha = sphere.view(pose_at(camera, yaw), SIZE)
     carried = carry_detail(detail, pose_at(camera, yaw), turned_depth, turned_alpha).layer
     is_seen = (carried[:, 3:] > 0.95) & interior(turned_alpha)
@@ -45,7 +45,7 @@ def test_a_turned_view_shows_the_detail_where_the_surface_went(camera, sphere, y
 
 def test_what_the_photo_did_not_see_gets_nothing(camera, sphere):
     layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
-    detail = make_detail(layer, camera, depth, alpha, grid=SIZE)
+    detail = make_detail(layer, torch.zeros_like(layer), camera, depth, alpha, grid=SIZE)
     _, turned_depth, turned_alpha = sphere.view(pose_at(camera, 40.0), SIZE)
     carried = carry_detail(detail, pose_at(camera, 40.0), turned_depth, turned_alpha).layer
     columns = carried[0, 3].sum(0) / turned_alpha[0, 0].sum(0).clamp_min(1)
@@ -57,14 +57,15 @@ def test_what_the_photo_did_not_see_gets_nothing(camera, sphere):
 def test_the_mesh_moves_detail_with_the_expression(camera, sphere):
     vertices, faces = sphere.mesh()
     layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
-    detail = make_detail(
-        layer, camera, depth, alpha, HeadMesh(faces, vertices, torch.zeros(vertices.shape[1], 1)), grid=SIZE
-    )
+    outside, unshaded = torch.zeros(vertices.shape[1], 1), torch.zeros_like(vertices)
+    resting = HeadMesh(faces, vertices, outside, unshaded)
+    detail = make_detail(layer, torch.zeros_like(layer), camera, depth, alpha, resting, grid=SIZE)
     angle = torch.deg2rad(torch.tensor(10.0))
     spin = torch.tensor([[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0], [0, 0, 1.0]])
     pivot = torch.tensor(PIVOT)
     expressed = (vertices - pivot) @ spin.T + pivot
-    carried = carry_detail(detail, pose_at(camera, 0.0), depth, alpha, expressed).layer
+    turned = HeadMesh(faces, expressed, outside, unshaded)
+    carried = carry_detail(detail, pose_at(camera, 0.0), depth, alpha, turned).layer
     rolled, _, _ = sphere.view(Pose(camera, torch.tensor([[0.0, 0.0, 10.0]])), SIZE)
     rolled_back, _, _ = sphere.view(Pose(camera, torch.tensor([[0.0, 0.0, -10.0]])), SIZE)
     is_seen = (carried[:, 3:] > 0.95).expand_as(rolled)
@@ -96,8 +97,13 @@ def test_an_enlarged_lookup_is_smooth_on_a_surface_and_never_between_two():
     split = smooth.clone()
     split[:, 0, :, 16:] -= 1.5
     finer = (torch.arange(64.0) + 0.5) / 32 - 1
-    torch.testing.assert_close(enlarge_lookup(smooth, 64)[0, 0, 8, 1:-1], finer[1:-1])
-    found = enlarge_lookup(split, 64)[0, 0, 8]
+    smooth_jumps, split_jumps = (
+        find_jumps(lookup).repeat_interleave(2, 2).repeat_interleave(2, 3) for lookup in (smooth, split)
+    )
+    assert smooth_jumps.max() == 0
+    assert split_jumps[0, 0, 8].nonzero().flatten().tolist() == [30, 31, 32, 33]
+    torch.testing.assert_close(enlarge_lookup(smooth, smooth_jumps)[0, 0, 8, 1:-1], finer[1:-1])
+    found = enlarge_lookup(split, split_jumps)[0, 0, 8]
     near, far = (found - finer).abs(), (found - (finer - 1.5)).abs()
     assert torch.minimum(near, far).max() < 1 / 32
 
@@ -112,3 +118,19 @@ def test_behind_an_outline_motion_comes_from_what_is_beside_at_the_same_depth():
     found, is_beside = motion_from_beside(motion, 1 - wanted, wanted, depth)
     torch.testing.assert_close(is_beside, wanted)
     torch.testing.assert_close(found[0, :, :, 4], torch.tensor([0.0, 2.0, 0.0])[:, None].expand(3, 8))
+
+
+def test_a_shaded_mesh_darkens_the_rendering_and_leaves_the_photo_s_own_view_as_it_is(camera, sphere):
+    vertices, faces = sphere.mesh()
+    person, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
+    half = torch.full_like(vertices, 0.5)
+    half[..., 2] = 0.25
+    mesh = HeadMesh(faces, vertices, torch.zeros(vertices.shape[1], 1), half)
+    rendered = 0.8 * person
+    detail = make_detail(person, rendered, camera, depth, alpha, mesh, grid=SIZE)
+    carried = carry_detail(detail, pose_at(camera, 0.0), depth, alpha, mesh)
+    where = interior(alpha)[:, 0]
+    seen = [carried.added_to(rendered, share).movedim(1, -1)[where] for share in (0.0, 1.0)]
+    true, drawn = (layer.movedim(1, -1)[where] for layer in (person, rendered))
+    torch.testing.assert_close(seen[0], drawn * torch.tensor([0.5, 0.5, 0.75, 1.0]))
+    torch.testing.assert_close(seen[1], true, atol=2e-3, rtol=0)
