@@ -23,6 +23,8 @@ CROP_SIZE = 256
 CHUNK = 8
 """Frames that are cut at the place of the face before them; a third of a second, in which a face moves little."""
 MIN_CONFIDENCE = 0.5
+MAX_SPREAD = 0.012
+"""Mean standard deviation of landmarks (share of the crop's side) above which a followed face is looked for again."""
 MAX_MOVE = 0.3
 """A face further from the middle of its crop than this share of the side is looked for again."""
 SIZE_RANGE = (0.6, 1.7)
@@ -82,12 +84,12 @@ def track_face(frames: Sequence[Frame], reader: FaceModels, device: torch.device
         chunk = range(start, min(start + CHUNK, len(frames)))
         places: dict[int, Float[np.ndarray, "5 2"]] = {} if place is None else dict.fromkeys(chunk, place)
         for is_second_look in (False, True):
-            todo = [i for i in chunk if i in places and found[i] is None]
+            todo = [i for i in chunk if i in places]
             seen = _read([frames[i] for i in todo], [places[i] for i in todo], reader, device)
             for index, face in zip(todo, seen, strict=True):
                 if face is not None:
                     found[index], place = face, face.five
-            lost = [i for i in chunk if found[i] is None]
+            lost = [i for i in chunk if _is_unsure(found[i])]
             if is_second_look or not lost:
                 break
             places = {}
@@ -97,6 +99,10 @@ def track_face(frames: Sequence[Frame], reader: FaceModels, device: torch.device
                     places[index] = at
                     place = place if place is not None else at
     return _track(found)
+
+
+def _is_unsure(face: _Found | None) -> bool:
+    return face is None or (face.spread is not None and float(face.spread.mean()) > MAX_SPREAD)
 
 
 def _track(found: Sequence[_Found | None]) -> FaceTrack:
