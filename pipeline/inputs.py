@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,9 +93,12 @@ def _globbed(uri: str, options: Mapping[str, Any]) -> Iterator[FoundFile | None]
 
 def _listed(uri: str, options: Mapping[str, Any]) -> Iterator[FoundFile]:
     """The URIs of a CSV or Parquet list; relative ones are relative to the list."""
-    data = Store(uri, options).read("")
+    # Arrow's own memory: its threads may let go of it later than the program ends, which Python's memory forbids.
+    memory = pa.BufferOutputStream()
+    memory.write(Store(uri, options).read(""))
+    data = pa.BufferReader(memory.getvalue())
     try:
-        table = pq.read_table(io.BytesIO(data)) if _suffix(uri) == ".parquet" else pa_csv.read_csv(io.BytesIO(data))
+        table = pq.read_table(data) if _suffix(uri) == ".parquet" else pa_csv.read_csv(data)
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise ConfigError(f"inputs: {uri} cannot be read as a list of URIs: {error}") from error
     column = next((name for name in _LIST_COLUMNS if name in table.column_names), None)

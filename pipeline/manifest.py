@@ -190,11 +190,11 @@ def read_ids(store: Store, stage: str) -> tuple[str, set[str], pa.Table]:
 
 def _read_parquet(raw: IO[bytes], url: str, choose: Callable[[pa.Schema], Sequence[str]]) -> tuple[pa.Schema, pa.Table]:
     try:
-        file = pq.ParquetFile(raw)
+        file = open_parquet(raw)
         schema = file.schema_arrow
         version = int(_metadata(schema, "galatea.schema_version") or 0)
         wanted = [name for name in dict.fromkeys(choose(schema)) if name in schema.names]
-        table = file.read(columns=wanted)
+        table = file.read(columns=wanted, use_threads=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise damaged(url, error) from error
     if version > SCHEMA_VERSION:
@@ -203,6 +203,15 @@ def _read_parquet(raw: IO[bytes], url: str, choose: Callable[[pa.Schema], Sequen
             "update Galatea, or use a new run folder"
         )
     return schema, table
+
+
+def open_parquet(raw: IO[bytes]) -> pq.ParquetFile:
+    """A Parquet file that is read by the calling thread alone; pass `use_threads=False` to its reads as well.
+
+    Arrow's own threads let go of the Python file a moment after a read has returned. Where the program ends within
+    that moment, it is aborted although all its work is done.
+    """
+    return pq.ParquetFile(raw, pre_buffer=False)
 
 
 def damaged(url: str, error: Exception) -> StorageError:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from galatea.errors import StorageError
-from pipeline.manifest import damaged
+from pipeline.manifest import damaged, open_parquet
 from pipeline.storage import Store
 
 _Value = TypeVar("_Value")
@@ -80,7 +80,10 @@ class RowReader:
 
     def _row_group(self, path: str, group: int, columns: Sequence[str] | None) -> pa.Table:
         key = (f"{path}?{','.join(columns or ())}", group)
-        return self._groups.get(key, lambda: self._open(path).file.read_row_group(group, columns=columns))
+        return self._groups.get(key, lambda: self._read_row_group(path, group, columns))
+
+    def _read_row_group(self, path: str, group: int, columns: Sequence[str] | None) -> pa.Table:
+        return self._open(path).file.read_row_group(group, columns=columns, use_threads=False)
 
     def _open(self, path: str) -> _OpenFile:
         if path in self._opened:
@@ -89,7 +92,7 @@ class RowReader:
         with ExitStack() as stack:
             raw = stack.enter_context(self._store.reading(path))
             try:
-                file = pq.ParquetFile(raw)
+                file = open_parquet(raw)
             except pa.ArrowInvalid as error:
                 raise damaged(self._store.locate(path), error) from error
             sizes = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]

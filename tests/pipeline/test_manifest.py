@@ -1,5 +1,9 @@
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +24,7 @@ from pipeline.manifest import (
     to_table,
     write_table,
 )
+from pipeline.rows import RowReader
 from pipeline.storage import Store
 from pipeline.storage_errors import MissingFileError
 from stages.base import Column, Kind
@@ -171,3 +176,37 @@ def test_another_parquet_file_is_not_taken_for_a_manifest(tmp_path: Path) -> Non
 
     with pytest.raises(StorageError, match="not a manifest of Galatea"):
         to_rows(read_table(Store(str(tmp_path)), "x"))
+
+
+class WatchedFile(io.BytesIO):
+    """Remembers which threads read."""
+
+    threads: set[int]
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.threads.add(threading.get_ident())
+        return super().read(size)
+
+
+class WatchedStore(Store):
+    """Hands out watched files."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.threads: set[int] = set()
+
+    @contextmanager
+    def reading(self, path: str) -> Iterator[BinaryIO]:
+        file = WatchedFile(self.read(path))
+        file.threads = self.threads
+        yield file
+
+
+def test_no_other_thread_touches_the_file_that_is_read(tmp_path: Path) -> None:
+    """Else a program that ends right after a read is aborted now and then, with all its work done."""
+    store = WatchedStore(str(tmp_path))
+    write_table(store, "people.parquet", [to_table([row()] * 200, SCHEMA)], SCHEMA)
+
+    assert read_table(store, "people.parquet").num_rows == 200
+    assert RowReader(store).take("people.parquet", range(100)).num_rows == 100
+    assert store.threads == {threading.get_ident()}
