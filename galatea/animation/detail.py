@@ -35,9 +35,9 @@ _OUTLINE_WIDTH = 2
 _FAR = 9.0
 _AGREEMENT = 0.03
 """Up to this distance the rendered surface and the mesh are taken to be the same skin."""
-_LEAST_AREA = 0.25
-"""Least area of the photo, in pixels, that a pixel of the view may be stretched from: less was seen too obliquely (a
-far cheek) or is too compressed (an open eye's lid) to be of use."""
+_LEAST_AREA, _FULL_AREA = 0.45, 0.75
+"""Area of the photo, in pixels, that a pixel of the view is stretched from: below the first it was seen too obliquely
+(a far cheek) or is too compressed (an open eye's lid) to be of use, above the second it is of full use."""
 
 _STILL = 0.01
 """World units by which teeth and tongue may move and still show the photo's detail."""
@@ -283,7 +283,7 @@ def _scale_weight(lookup: Float[Tensor, "batch 2 grid grid"]) -> Float[Tensor, "
     across = F.pad(lookup[..., 1:] - lookup[..., :-1], (0, 1, 0, 0), mode="replicate") * grid / 2
     down = F.pad(lookup[..., 1:, :] - lookup[..., :-1, :], (0, 0, 0, 1), mode="replicate") * grid / 2
     area = across[:, :1] * down[:, 1:] - across[:, 1:] * down[:, :1]
-    return (area / _LEAST_AREA - 1).clamp(0, 1)
+    return ((area - _LEAST_AREA) / (_FULL_AREA - _LEAST_AREA)).clamp(0, 1)
 
 
 def find_jumps(lookup: Float[Tensor, "batch 2 grid grid"]) -> Float[Tensor, "batch 1 grid grid"]:

@@ -30,6 +30,14 @@ def test_a_mirrored_view_sees_the_mirrored_texels(model):
     assert change.mean() > 0.2
 
 
+def test_what_lies_behind_something_is_hidden(model):
+    texels = AtlasTexels.of(model, 64)
+    seen = visibility(model, 0.0).seen[0, 0, texels.rows, texels.columns]
+    part = model.part[texels.triangle]
+    assert seen[part == model.part_names.index("tongue")].max() == 0
+    assert seen[part == model.part_names.index("skin")].max() == 1
+
+
 def test_almost_every_triangle_has_a_mirrored_one(model):
     both = mirrored_uv(model)
     assert both.shape == model.uv.shape
