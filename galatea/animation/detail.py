@@ -72,7 +72,8 @@ class PhotoDetail:
     """What the photo shows beyond the rendering of its own view.
 
     Attributes:
-        layer: photo layer minus rendered layer with its mouth shaded, at the photo's size.
+        layer: photo layer minus rendered layer with its mouth shaded and its outline cut to the photo's, at the photo's
+            size. What is added to that differs from the rendering where it was edited, and its outline is cut likewise.
         camera: the photo's camera.
         depth: rendered distance along the ray, filled where nothing is opaque.
         smooth_depth: the same, blurred: where loose hair is taken to be.
@@ -113,7 +114,8 @@ class CarriedDetail:
     ) -> Float[Tensor, "batch 4 size size"]:
         """Return rendered layers with a share (0..1) of the detail, smooth across seams, which are known coarsely."""
         shaded = rendered if self.shade is None else shaded_layer(rendered, self.shade)
-        whole = shaded + share * self.layer
+        alpha = shaded[:, 3:] + share * self.layer[:, 3:]
+        whole = torch.cat([cut_colours(shaded, alpha) + share * self.layer[:, :3], alpha], 1)
         return torch.lerp(whole, F.avg_pool2d(whole, 5, 1, 2, count_include_pad=False), self.seams)
 
 
@@ -124,6 +126,13 @@ def shaded_layer(
     wide = F.avg_pool2d(F.max_pool2d(shade, 3, 1, 1), 3, 1, 1)
     light = 1 - _resized(wide, layer.shape[-1])
     return torch.cat([layer[:, :3] * light, layer[:, 3:]], 1)
+
+
+def cut_colours(
+    layer: Float[Tensor, "batch 4 size size"], alpha: Float[Tensor, "batch 1 size size"]
+) -> Float[Tensor, "batch 3 size size"]:
+    """Return a layer's colours where no more than `alpha` of it is opaque."""
+    return layer[:, :3] * (alpha / layer[:, 3:].clamp_min(1e-3)).clamp(0, 1)
 
 
 def make_detail(
@@ -155,7 +164,8 @@ def make_detail(
         inside = _is_inside(seen.values[:, 1:2])
         rendered = shaded_layer(rendered, seen.values[:, 2:])
     smooth_depth = depth if mesh is None else box_blurred(depth, max(1, depth.shape[-1] // 32))
-    return PhotoDetail(person - rendered, camera, depth, smooth_depth, _resized(alpha, grid), mesh, mesh_depth, inside)
+    cut = torch.cat([cut_colours(rendered, person[:, 3:]), rendered[:, 3:]], 1)
+    return PhotoDetail(person - cut, camera, depth, smooth_depth, _resized(alpha, grid), mesh, mesh_depth, inside)
 
 
 def carry_detail(
