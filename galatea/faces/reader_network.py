@@ -51,13 +51,13 @@ class FirstLook(nn.Module):
     def __init__(self, mean_points: Float[Tensor, "478 2"]) -> None:
         super().__init__()
         self.register_buffer("mean_points", mean_points)
-        layers: list[nn.Module] = [convolution(3, STEM, 2), nn.ReLU()]
+        layers: list[nn.Module] = [convolution(3, STEM, 2), nn.ReLU(inplace=True)]
         width = STEM
         for wider, count in zip(WIDTHS, BLOCKS, strict=True):
-            layers += [convolution(width, wider, 2), nn.ReLU(), *(Block(wider) for _ in range(count))]
+            layers += [convolution(width, wider, 2), nn.ReLU(inplace=True), *(Block(wider) for _ in range(count))]
             width = wider
-        self.face = nn.Sequential(*layers, nn.Conv2d(width, SQUEEZE, 1), nn.ReLU(), nn.Flatten())
-        self.hidden = nn.Sequential(nn.Linear(SQUEEZE * (INPUT_SIZE // 16) ** 2, HIDDEN), nn.ReLU())
+        self.face = nn.Sequential(*layers, nn.Conv2d(width, SQUEEZE, 1), nn.ReLU(inplace=True), nn.Flatten())
+        self.hidden = nn.Sequential(nn.Linear(SQUEEZE * (INPUT_SIZE // 16) ** 2, HIDDEN), nn.ReLU(inplace=True))
         self.out = last_layer(HIDDEN, NUM_POINTS * 3 + 9)
 
     def forward(self, regions: Float[Tensor, "batch 3 128 128"]) -> FirstReading:

@@ -97,7 +97,10 @@ def pooled(crops: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 
     factor = max(1, int(crops.shape[-1] * REGION_SIDE / INPUT_SIZE + 0.25))
     while crops.shape[-1] % factor:
         factor -= 1
-    return F.avg_pool2d(crops, factor) if factor > 1 else crops
+    # Sums of slices: many times faster than a pooling layer on a processor.
+    rows = sum((crops[..., start::factor, :] for start in range(1, factor)), crops[..., ::factor, :])
+    pooled: Tensor = sum((rows[..., start::factor] for start in range(1, factor)), rows[..., ::factor])
+    return pooled / factor**2
 
 
 def cut_region(crops: Tensor, regions: Regions) -> Float[Tensor, "batch 3 128 128"]:

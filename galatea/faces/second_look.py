@@ -61,7 +61,7 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch width h w"]) -> Float[Tensor, "batch width h w"]:
         """Return x plus what the convolutions add."""
-        result: Tensor = torch.relu(x + self.second(torch.relu(self.first(x))))
+        result: Tensor = torch.relu_(x + self.second(torch.relu_(self.first(x))))
         return result
 
 
@@ -103,13 +103,17 @@ class SecondLook(nn.Module):
         self.register_buffer("mean_points", mean_points)
         self.register_buffer("grid", cell_middles(PATCH_SIZE // 4), persistent=False)
         self.fine = nn.Sequential(
-            convolution(3, stem, 2), nn.ReLU(), convolution(stem, fine, 2), nn.ReLU(), Block(fine)
+            convolution(3, stem, 2),
+            nn.ReLU(inplace=True),
+            convolution(stem, fine, 2),
+            nn.ReLU(inplace=True),
+            Block(fine),
         )
-        self.coarse = nn.Sequential(convolution(fine, coarse, 2), nn.ReLU(), Block(coarse))
-        self.squeeze = nn.Sequential(nn.Conv2d(coarse, SQUEEZE, 1), nn.ReLU(), nn.Flatten())
-        self.hidden = nn.Sequential(nn.Linear(SQUEEZE * (PATCH_SIZE // 8) ** 2 + 6, HIDDEN), nn.ReLU())
+        self.coarse = nn.Sequential(convolution(fine, coarse, 2), nn.ReLU(inplace=True), Block(coarse))
+        self.squeeze = nn.Sequential(nn.Conv2d(coarse, SQUEEZE, 1), nn.ReLU(inplace=True), nn.Flatten())
+        self.hidden = nn.Sequential(nn.Linear(SQUEEZE * (PATCH_SIZE // 8) ** 2 + 6, HIDDEN), nn.ReLU(inplace=True))
         self.down = nn.Conv2d(coarse, fine, 1)
-        self.around = nn.Sequential(convolution(fine, fine), nn.ReLU())
+        self.around = nn.Sequential(convolution(fine, fine), nn.ReLU(inplace=True))
         self.where = nn.Conv2d(fine, num, 1)
         self.move = last_layer(HIDDEN, num * 3)
         self.both = nn.Linear(HIDDEN + 2 * num, BOTH)
