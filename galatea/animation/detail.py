@@ -5,7 +5,8 @@ between the photo and the rendering at the photo's own view is therefore kept, a
 the place in the photo where its surface point was seen: the point is found by the rendered depth, and moved back
 from the new expression to the photo's by the head mesh. Lin et al. 2022 (arXiv 2203.13441, section 3.3) lift the
 photo's pixels to 3D in the same way to blend hair and background; we carry differences, so that where the photo saw
-nothing (the far cheek, the inside of the mouth) the generator's own rendering remains, without a seam where both agree.
+nothing (the inside of the mouth, the back) the generator's own rendering remains, without a seam where both agree. Skin
+that the photo did not see gets the fine detail of its mirror image.
 
 Colours here are premultiplied by opacity and run from 0 to 1; a layer has four channels, RGB and opacity.
 """
@@ -39,6 +40,8 @@ _LEAST_AREA, _FULL_AREA = 0.45, 0.75
 """Area of the photo, in pixels, that a pixel of the view is stretched from: below the first it was seen too obliquely
 (a far cheek) or is too compressed (an open eye's lid) to be of use, above the second it is of full use."""
 
+_FINE = 24
+"""Detail of this share of the photo or smaller also tells about the other half of a face."""
 _STILL = 0.01
 """World units by which teeth and tongue may move and still show the photo's detail."""
 _JUMP = 8.0
@@ -54,17 +57,24 @@ class HeadMesh:
         vertices: with each expression.
         inside: 1 for vertices inside the mouth.
         shade: share of red, green and blue light around that does not reach the vertices.
+        skin: 1 for vertices of the skin, 0 for eyes, teeth, ...
+        mirror: for each vertex, its mirror image.
     """
 
     faces: Int[Tensor, "faces 3"]
     vertices: Float[Tensor, "batch vertices 3"]
     inside: Float[Tensor, "vertices 1"]
     shade: Float[Tensor, "batch vertices 3"]
+    skin: Float[Tensor, "vertices 1"]
+    mirror: Int[Tensor, "vertices"]
 
     @classmethod
     def of(cls, model: HeadModel, vertices: Float[Tensor, "batch vertices 3"]) -> HeadMesh:
         """Return the mesh of a head model's vertices."""
-        return cls(model.faces, vertices, inside_vertices(model), mouth_shade(model, vertices))
+        is_skin = model.part == model.part_names.index("skin")
+        skin = torch.ones_like(model.mean[:, :1]).index_fill(0, model.faces[~is_skin].flatten(), 0.0)
+        shade = mouth_shade(model, vertices)
+        return cls(model.faces, vertices, inside_vertices(model), shade, skin, model.mirror_vertices)
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,7 @@ class PhotoDetail:
     Attributes:
         layer: photo layer minus rendered layer with its mouth shaded and its outline cut to the photo's, at the photo's
             size. What is added to that differs from the rendering where it was edited, and its outline is cut likewise.
+        fine: its colours, but for what changes slowly across the photo, such as light.
         camera: the photo's camera.
         depth: rendered distance along the ray, filled where nothing is opaque.
         smooth_depth: the same, blurred: where loose hair is taken to be.
@@ -84,6 +95,7 @@ class PhotoDetail:
     """
 
     layer: Float[Tensor, "1 4 size size"]
+    fine: Float[Tensor, "1 3 size size"]
     camera: Float[Tensor, "1 25"]
     depth: Float[Tensor, "1 1 grid grid"]
     smooth_depth: Float[Tensor, "1 1 grid grid"]
@@ -165,7 +177,9 @@ def make_detail(
         rendered = shaded_layer(rendered, seen.values[:, 2:])
     smooth_depth = depth if mesh is None else box_blurred(depth, max(1, depth.shape[-1] // 32))
     cut = torch.cat([cut_colours(rendered, person[:, 3:]), rendered[:, 3:]], 1)
-    return PhotoDetail(person - cut, camera, depth, smooth_depth, _resized(alpha, grid), mesh, mesh_depth, inside)
+    layer = person - cut
+    fine = layer[:, :3] - box_blurred(layer[:, :3], max(1, layer.shape[-1] // _FINE))
+    return PhotoDetail(layer, fine, camera, depth, smooth_depth, _resized(alpha, grid), mesh, mesh_depth, inside)
 
 
 def carry_detail(
@@ -184,38 +198,60 @@ def carry_detail(
         alpha: rendered opacity, of the size of `depth`.
         mesh: the head with each view's expression; needed when the detail has a mesh.
     """
-    grid = detail.depth.shape[-1]
+    grid, size = detail.depth.shape[-1], detail.layer.shape[-1]
     depth = _resized(fill_unseen(depth, (alpha > 0.5).to(depth.dtype)), grid)
     rays = pose_rays(pose, grid)
     points = _points(rays, depth)
     on_skin, inside, shade, still = torch.zeros_like(depth), None, None, torch.ones_like(depth)
+    mirrored = None
     if detail.mesh is not None and mesh is not None:
         loose = _points(rays, box_blurred(depth, max(1, depth.shape[-1] // 32)))
-        values = torch.cat([mesh.vertices, detail.mesh.vertices.expand_as(mesh.vertices)], -1)
-        values = torch.cat([values, mesh.inside.expand(len(values), -1, -1), mesh.shade], -1)
+        photo = detail.mesh.vertices
+        values = torch.cat([photo, photo[:, mesh.mirror], mesh.inside[None], mesh.skin[None]], -1)
+        values = torch.cat([mesh.vertices, values.expand(len(mesh.vertices), -1, -1), mesh.shade], -1)
         seen = see_surface(mesh.vertices, mesh.faces, values, pose, grid)
-        inside, shade = _is_inside(seen.values[:, 6:7]), seen.values[:, 7:]
+        inside, shade = _is_inside(seen.values[:, 9:10]), seen.values[:, 11:]
         points, on_skin, motion = _unexpressed(points, loose, seen, pose)
+        mirrored = (seen.values[:, 6:9], on_skin * seen.values[:, 10:11])
         # Teeth and tongue of the mesh do not move as this person's do: what has moved, or is next to it, shows nothing.
         is_moved = 1 - torch.exp(-(motion.norm(dim=1, keepdim=True) / _STILL).square())
         still = 1 - F.max_pool2d(inside * is_moved, 3, 1, 1)
-    camera = detail.camera.expand(points.shape[0], 25)
-    image, _ = project(points.flatten(2).transpose(1, 2), camera)
-    lookup = image.transpose(1, 2).reshape(-1, 2, grid, grid) * 2 - 1
+    lookup = _photo_places(detail, points)
     weight = _visibility(detail, points, lookup, on_skin) * _scale_weight(lookup) * still
     # Beyond the silhouette only what also was beyond the photo's rendered silhouette (loose hair) has a place.
     was_opaque = _look_up(detail.alpha.expand(points.shape[0], -1, -1, -1), lookup)
-    weight = weight * (_resized(alpha, grid) + 1 - was_opaque).clamp(0, 1)
-    size = detail.layer.shape[-1]
-    # Closed: on the line where one surface ends in front of another, depth and area of single pixels mean nothing.
-    weight = -F.max_pool2d(-F.max_pool2d(weight, 3, 1, 1), 3, 1, 1)
-    # Softened, so that a surface does not fray where it just leaves the photo's sight; never raised where the photo
-    # shows something else.
-    weight = torch.minimum(weight, F.avg_pool2d(weight, 5, 1, 2, count_include_pad=False))
+    weight = _softened(weight * (_resized(alpha, grid) + 1 - was_opaque).clamp(0, 1))
     seams = F.interpolate(find_jumps(lookup), (size, size), mode="nearest")
-    lookup, weight = enlarge_lookup(lookup, seams), _resized(weight, size)
-    carried = _look_up(detail.layer.expand(lookup.shape[0], -1, -1, -1), lookup)
-    return CarriedDetail(carried * weight, inside, shade, seams)
+    places, weight = enlarge_lookup(lookup, seams), _resized(weight, size)
+    carried = weight * _look_up(detail.layer.expand(len(places), -1, -1, -1), places)
+    if mirrored is not None:
+        points, on_skin = mirrored
+        lookup = _photo_places(detail, points)
+        flipped = lookup * lookup.new_tensor([-1.0, 1.0])[:, None, None]
+        other = _softened(_visibility(detail, points, lookup, on_skin) * _scale_weight(flipped) * on_skin)
+        places = enlarge_lookup(lookup, F.interpolate(find_jumps(lookup), (size, size), mode="nearest"))
+        shown = _look_up(detail.fine.expand(len(places), -1, -1, -1), places)
+        carried = carried + F.pad(_resized(other, size) * (1 - weight) * shown, (0, 0, 0, 0, 0, 1))
+    return CarriedDetail(carried, inside, shade, seams)
+
+
+def _photo_places(
+    detail: PhotoDetail, points: Float[Tensor, "batch 3 grid grid"]
+) -> Float[Tensor, "batch 2 grid grid"]:
+    """Return where the photo shows points, for `grid_sample`."""
+    image, _ = project(points.flatten(2).transpose(1, 2), detail.camera.expand(points.shape[0], 25))
+    return image.transpose(1, 2).reshape(-1, 2, *points.shape[2:]) * 2 - 1
+
+
+def _softened(weight: Float[Tensor, "batch 1 grid grid"]) -> Float[Tensor, "batch 1 grid grid"]:
+    """Return weights without gaps and hard ends.
+
+    Closed: on the line where one surface ends in front of another, depth and area of single pixels mean nothing.
+    Softened, so that a surface does not fray where it just leaves the photo's sight; never raised where the photo
+    shows something else.
+    """
+    weight = -F.max_pool2d(-F.max_pool2d(weight, 3, 1, 1), 3, 1, 1)
+    return torch.minimum(weight, F.avg_pool2d(weight, 5, 1, 2, count_include_pad=False))
 
 
 def _unexpressed(

@@ -20,6 +20,14 @@ def pose_at(camera, yaw):
     return Pose(camera, torch.tensor([[yaw, 0.0, 0.0]]))
 
 
+def head_mesh(faces, vertices, shade=None):
+    """A mesh that is all skin, mirrored as the sphere is."""
+    outside, skin = torch.zeros(vertices.shape[1], 1), torch.ones(vertices.shape[1], 1)
+    resting = vertices[0]
+    mirror = torch.cdist(resting * torch.tensor([-1.0, 1.0, 1.0]), resting).argmin(-1)
+    return HeadMesh(faces, vertices, outside, torch.zeros_like(vertices) if shade is None else shade, skin, mirror)
+
+
 def interior(alpha):
     return -torch.nn.functional.max_pool2d(-alpha, 9, 1, 4) > 0.5
 
@@ -54,17 +62,30 @@ def test_what_the_photo_did_not_see_gets_nothing(camera, sphere):
     assert columns[hidden[-10:]].max() < 0.05
 
 
+def test_the_other_half_of_a_face_gets_the_mirrored_detail(sphere):
+    vertices, faces = sphere.mesh()
+    mesh, camera = head_mesh(faces, vertices), orbit(torch.tensor([60.0]), torch.zeros(1))
+    layer, depth, alpha = sphere.view(Pose.of_photo(camera), SIZE)
+    detail = make_detail(layer, torch.zeros_like(layer), camera, depth, alpha, mesh, grid=SIZE)
+    _, turned_depth, turned_alpha = sphere.view(pose_at(camera, -60.0), SIZE)
+    carried = carry_detail(detail, pose_at(camera, -60.0), turned_depth, turned_alpha, mesh).layer
+    # Seen from the other side, everything is the mirror image of the photo; three quarters of it the photo did not see.
+    wanted, is_hidden = detail.fine.flip(3), interior(turned_alpha) & (carried[:, 3:] == 0)
+    assert is_hidden.float().mean() > 0.5 * turned_alpha.mean()
+    error = (carried[:, :3] - wanted).abs() * is_hidden
+    assert error.sum() < 0.2 * (wanted.abs() * is_hidden).sum()
+
+
 def test_the_mesh_moves_detail_with_the_expression(camera, sphere):
     vertices, faces = sphere.mesh()
     layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
-    outside, unshaded = torch.zeros(vertices.shape[1], 1), torch.zeros_like(vertices)
-    resting = HeadMesh(faces, vertices, outside, unshaded)
+    resting = head_mesh(faces, vertices)
     detail = make_detail(layer, torch.zeros_like(layer), camera, depth, alpha, resting, grid=SIZE)
     angle = torch.deg2rad(torch.tensor(10.0))
     spin = torch.tensor([[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0], [0, 0, 1.0]])
     pivot = torch.tensor(PIVOT)
     expressed = (vertices - pivot) @ spin.T + pivot
-    turned = HeadMesh(faces, expressed, outside, unshaded)
+    turned = head_mesh(faces, expressed)
     carried = carry_detail(detail, pose_at(camera, 0.0), depth, alpha, turned).layer
     rolled, _, _ = sphere.view(Pose(camera, torch.tensor([[0.0, 0.0, 10.0]])), SIZE)
     rolled_back, _, _ = sphere.view(Pose(camera, torch.tensor([[0.0, 0.0, -10.0]])), SIZE)
@@ -125,7 +146,7 @@ def test_a_shaded_mesh_darkens_the_rendering_and_leaves_the_photo_s_own_view_as_
     person, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
     half = torch.full_like(vertices, 0.5)
     half[..., 2] = 0.25
-    mesh = HeadMesh(faces, vertices, torch.zeros(vertices.shape[1], 1), half)
+    mesh = head_mesh(faces, vertices, half)
     rendered = 0.8 * person
     detail = make_detail(person, rendered, camera, depth, alpha, mesh, grid=SIZE)
     carried = carry_detail(detail, pose_at(camera, 0.0), depth, alpha, mesh)
