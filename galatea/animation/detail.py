@@ -36,7 +36,7 @@ _OUTLINE_WIDTH = 2
 _FAR = 9.0
 _AGREEMENT = 0.03
 """Up to this distance the rendered surface and the mesh are taken to be the same skin."""
-_LEAST_AREA, _FULL_AREA = 0.45, 0.75
+_LEAST_AREA, _FULL_AREA = 0.35, 0.6
 """Area of the photo, in pixels, that a pixel of the view is stretched from: below the first it was seen too obliquely
 (a far cheek) or is too compressed (an open eye's lid) to be of use, above the second it is of full use."""
 

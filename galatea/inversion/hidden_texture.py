@@ -29,10 +29,10 @@ MIRROR_TRUST = 0.5
 _COARSEST = 4
 _OCCLUSION_SIZE = 128
 """Pixels a side of the view in which occlusion is found."""
-_EDGE = 2
+_EDGE = 4
 """Pixels there around whatever stands in front that are not trusted: the fit is not exact."""
-_BEHIND = 0.025
-"""World units (9 mm on a real head) behind what is nearest at which a texel counts as hidden."""
+_BEHIND = 0.03
+"""World units (10 mm on a real head) behind what is nearest at which a texel counts as hidden."""
 
 
 @dataclass(frozen=True)
