@@ -6,7 +6,7 @@ the place in the photo where its surface point was seen: the point is found by t
 from the new expression to the photo's by the head mesh. Lin et al. 2022 (arXiv 2203.13441, section 3.3) lift the
 photo's pixels to 3D in the same way to blend hair and background; we carry differences, so that where the photo saw
 nothing (the inside of the mouth, the back) the generator's own rendering remains, without a seam where both agree. Skin
-that the photo did not see gets the fine detail of its mirror image.
+and hair that the photo did not see get the fine detail of their mirror image.
 
 Colours here are premultiplied by opacity and run from 0 to 1; a layer has four channels, RGB and opacity.
 """
@@ -17,64 +17,28 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from galatea.animation.mouth import inside_vertices, mouth_shade
-from galatea.animation.posing import Pose, pose_rays
-from galatea.animation.surface import SeenSurface, box_blurred, fill_unseen, see_surface
+from galatea.animation.origins import HeadMesh, find_origin, is_inside
+from galatea.animation.posing import Pose
+from galatea.animation.surface import box_blurred, fill_unseen, see_surface
 from galatea.cameras import project, unpack_label
-from galatea.eg3d.rays import Rays
-from galatea.morphable.head import HeadModel
 
 _MESH_TOLERANCE = 0.012
 """World units (4 mm on a real head) by which a mesh point may lie behind the visible mesh and still count as seen."""
 _DEPTH_TOLERANCE = 0.04
 """The same for rendered depth, which is coarser."""
-_OUTLINE_WIDTH = 2
-"""Pixels of the look-up's grid by which the mesh's outline may reach beyond the rendered one."""
 _FAR = 9.0
-_AGREEMENT = 0.03
-"""Up to this distance the rendered surface and the mesh are taken to be the same skin."""
 _LEAST_AREA, _FULL_AREA = 0.35, 0.6
 """Area of the photo, in pixels, that a pixel of the view is stretched from: below the first it was seen too obliquely
 (a far cheek) or is too compressed (an open eye's lid) to be of use, above the second it is of full use."""
-
 _FINE = 24
-"""Detail of this share of the photo or smaller also tells about the other half of a face."""
-_STILL = 0.01
-"""World units by which teeth and tongue may move and still show the photo's detail."""
+"""Detail of this share of the photo or smaller also tells about the other half of a head."""
+_SOLID = 0.8
+"""Opacity below which an outline is too near to be mirrored: hair ends elsewhere on the other side."""
 _JUMP = 8.0
 """Pixels of the look-up's grid by which neighbours may look apart: more, and they lie on different surfaces."""
-
-
-@dataclass(frozen=True)
-class HeadMesh:
-    """A head with one or more expressions.
-
-    Attributes:
-        faces: triangles.
-        vertices: with each expression.
-        inside: 1 for vertices inside the mouth.
-        shade: share of red, green and blue light around that does not reach the vertices.
-        skin: 1 for vertices of the skin, 0 for eyes, teeth, ...
-        mirror: for each vertex, its mirror image.
-    """
-
-    faces: Int[Tensor, "faces 3"]
-    vertices: Float[Tensor, "batch vertices 3"]
-    inside: Float[Tensor, "vertices 1"]
-    shade: Float[Tensor, "batch vertices 3"]
-    skin: Float[Tensor, "vertices 1"]
-    mirror: Int[Tensor, "vertices"]
-
-    @classmethod
-    def of(cls, model: HeadModel, vertices: Float[Tensor, "batch vertices 3"]) -> HeadMesh:
-        """Return the mesh of a head model's vertices."""
-        is_skin = model.part == model.part_names.index("skin")
-        skin = torch.ones_like(model.mean[:, :1]).index_fill(0, model.faces[~is_skin].flatten(), 0.0)
-        shade = mouth_shade(model, vertices)
-        return cls(model.faces, vertices, inside_vertices(model), shade, skin, model.mirror_vertices)
 
 
 @dataclass(frozen=True)
@@ -173,7 +137,7 @@ def make_detail(
         values = torch.cat([_distance(mesh.vertices, camera), mesh.inside[None], mesh.shade], -1)
         seen = see_surface(mesh.vertices, mesh.faces, values, Pose.of_photo(camera), grid)
         mesh_depth = torch.where(seen.is_hit > 0, seen.values[:, :1], seen.values.new_tensor(_FAR))
-        inside = _is_inside(seen.values[:, 1:2])
+        inside = is_inside(seen.values[:, 1:2])
         rendered = shaded_layer(rendered, seen.values[:, 2:])
     smooth_depth = depth if mesh is None else box_blurred(depth, max(1, depth.shape[-1] // 32))
     cut = torch.cat([cut_colours(rendered, person[:, 3:]), rendered[:, 3:]], 1)
@@ -199,40 +163,47 @@ def carry_detail(
         mesh: the head with each view's expression; needed when the detail has a mesh.
     """
     grid, size = detail.depth.shape[-1], detail.layer.shape[-1]
-    depth = _resized(fill_unseen(depth, (alpha > 0.5).to(depth.dtype)), grid)
-    rays = pose_rays(pose, grid)
-    points = _points(rays, depth)
-    on_skin, inside, shade, still = torch.zeros_like(depth), None, None, torch.ones_like(depth)
-    mirrored = None
-    if detail.mesh is not None and mesh is not None:
-        loose = _points(rays, box_blurred(depth, max(1, depth.shape[-1] // 32)))
-        photo = detail.mesh.vertices
-        values = torch.cat([photo, photo[:, mesh.mirror], mesh.inside[None], mesh.skin[None]], -1)
-        values = torch.cat([mesh.vertices, values.expand(len(mesh.vertices), -1, -1), mesh.shade], -1)
-        seen = see_surface(mesh.vertices, mesh.faces, values, pose, grid)
-        inside, shade = _is_inside(seen.values[:, 9:10]), seen.values[:, 11:]
-        points, on_skin, motion = _unexpressed(points, loose, seen, pose)
-        mirrored = (seen.values[:, 6:9], on_skin * seen.values[:, 10:11])
-        # Teeth and tongue of the mesh do not move as this person's do: what has moved, or is next to it, shows nothing.
-        is_moved = 1 - torch.exp(-(motion.norm(dim=1, keepdim=True) / _STILL).square())
-        still = 1 - F.max_pool2d(inside * is_moved, 3, 1, 1)
-    lookup = _photo_places(detail, points)
-    weight = _visibility(detail, points, lookup, on_skin) * _scale_weight(lookup) * still
+    depth, alpha = _resized(fill_unseen(depth, (alpha > 0.5).to(depth.dtype)), grid), _resized(alpha, grid)
+    origin = find_origin(pose, depth, mesh, detail.mesh)
+    lookup = _photo_places(detail, origin.points)
+    weight = _visibility(detail, origin.points, lookup, origin.on_skin) * _scale_weight(lookup) * origin.still
     # Beyond the silhouette only what also was beyond the photo's rendered silhouette (loose hair) has a place.
-    was_opaque = _look_up(detail.alpha.expand(points.shape[0], -1, -1, -1), lookup)
-    weight = _softened(weight * (_resized(alpha, grid) + 1 - was_opaque).clamp(0, 1))
+    was_opaque = _look_up(detail.alpha.expand(len(lookup), -1, -1, -1), lookup)
+    weight = _softened(weight * (alpha + 1 - was_opaque).clamp(0, 1))
     seams = F.interpolate(find_jumps(lookup), (size, size), mode="nearest")
     places, weight = enlarge_lookup(lookup, seams), _resized(weight, size)
     carried = weight * _look_up(detail.layer.expand(len(places), -1, -1, -1), places)
-    if mirrored is not None:
-        points, on_skin = mirrored
-        lookup = _photo_places(detail, points)
-        flipped = lookup * lookup.new_tensor([-1.0, 1.0])[:, None, None]
-        other = _softened(_visibility(detail, points, lookup, on_skin) * _scale_weight(flipped) * on_skin)
-        places = enlarge_lookup(lookup, F.interpolate(find_jumps(lookup), (size, size), mode="nearest"))
-        shown = _look_up(detail.fine.expand(len(places), -1, -1, -1), places)
-        carried = carried + F.pad(_resized(other, size) * (1 - weight) * shown, (0, 0, 0, 0, 0, 1))
-    return CarriedDetail(carried, inside, shade, seams)
+    if origin.mirrored is not None:
+        carried = carried + (1 - weight) * _mirrored_detail(
+            detail, origin.mirrored, origin.on_skin, alpha * origin.alike
+        )
+    return CarriedDetail(carried, origin.inside, origin.shade, seams)
+
+
+def _mirrored_detail(
+    detail: PhotoDetail,
+    points: Float[Tensor, "batch 3 grid grid"],
+    on_skin: Float[Tensor, "batch 1 grid grid"],
+    solid: Float[Tensor, "batch 1 grid grid"],
+) -> Float[Tensor, "batch 4 size size"]:
+    """Return the fine detail that the photo shows at the mirror images of what views see; it changes no opacity.
+
+    Args:
+        detail: of one photo.
+        points: the mirror images, with the photo's expression.
+        on_skin: how surely they lie on the mesh.
+        solid: opacity of what the views see, 0 for what its mirror image tells nothing about.
+    """
+    size = detail.layer.shape[-1]
+    lookup = _photo_places(detail, points)
+    solid = torch.minimum(solid, _look_up(detail.alpha.expand(len(points), -1, -1, -1), lookup))
+    # Mirrored places run the other way.
+    scale = _scale_weight(lookup * lookup.new_tensor([-1.0, 1.0])[:, None, None])
+    scale = scale * ((solid - _SOLID) / (1 - _SOLID)).clamp(0, 1)
+    weight = _softened(_visibility(detail, points, lookup, on_skin) * scale)
+    places = enlarge_lookup(lookup, F.interpolate(find_jumps(lookup), (size, size), mode="nearest"))
+    shown = _look_up(detail.fine.expand(len(places), -1, -1, -1), places)
+    return F.pad(_resized(weight, size) * shown, (0, 0, 0, 0, 0, 1))
 
 
 def _photo_places(
@@ -252,56 +223,6 @@ def _softened(weight: Float[Tensor, "batch 1 grid grid"]) -> Float[Tensor, "batc
     """
     weight = -F.max_pool2d(-F.max_pool2d(weight, 3, 1, 1), 3, 1, 1)
     return torch.minimum(weight, F.avg_pool2d(weight, 5, 1, 2, count_include_pad=False))
-
-
-def _unexpressed(
-    points: Float[Tensor, "batch 3 grid grid"],
-    loose: Float[Tensor, "batch 3 grid grid"],
-    seen: SeenSurface,
-    pose: Pose,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Move points back to where they were in the photo's expression.
-
-    Also returns how surely they lie on the mesh, and how the mesh moves back there. The first values of `seen` are its
-    position now and in the photo's expression.
-
-    Points near the mesh are put on it; the others (hair, clothes) are taken from `loose`, their smooth surface: the
-    rendered depth of hair is uneven, and would make its strands waver.
-    """
-    position, source = seen.values[:, :3], seen.values[:, 3:6]
-    origin = pose_rays(pose, 1).origins.transpose(1, 2)[..., None]
-    depth, mesh_depth = ((where - origin).norm(dim=1, keepdim=True) for where in (points, position))
-    on_skin = seen.is_hit * (2 - (points - position).norm(dim=1, keepdim=True) / _AGREEMENT).clamp(0, 1)
-    # The mesh's outline may reach a little beyond the rendered one: what is seen there lies behind, and moves with
-    # what is beside it at its own depth.
-    is_behind = seen.is_hit * (depth > mesh_depth + _AGREEMENT).to(depth.dtype)
-    known = seen.is_hit * (1 - is_behind)
-    motion, is_beside = motion_from_beside((source - position) * known, known, is_behind, depth)
-    moved = fill_unseen(motion, torch.maximum(known, is_beside))
-    place = loose + on_skin * (position - loose) + is_beside * (points - loose)
-    return place + moved, on_skin, source - position
-
-
-def _is_inside(share: Float[Tensor, "batch 1 grid grid"]) -> Float[Tensor, "batch 1 grid grid"]:
-    return (share > 0.5).to(share.dtype)
-
-
-def motion_from_beside(
-    motion: Float[Tensor, "batch 3 grid grid"],
-    known: Float[Tensor, "batch 1 grid grid"],
-    wanted: Float[Tensor, "batch 1 grid grid"],
-    depth: Float[Tensor, "batch 1 grid grid"],
-) -> tuple[Float[Tensor, "batch 3 grid grid"], Float[Tensor, "batch 1 grid grid"]]:
-    """Give wanted pixels the motion of a neighbour at about their depth; also say which got one."""
-    found = torch.zeros_like(wanted)
-    for _ in range(_OUTLINE_WIDTH):
-        has_any = torch.maximum(known, found)
-        for axis, step in ((2, 1), (2, -1), (3, 1), (3, -1)):
-            beside, beside_depth, is_known = (maps.roll(step, axis) for maps in (motion, depth, has_any))
-            taken = wanted * (1 - found) * is_known * ((depth - beside_depth).abs() < _DEPTH_TOLERANCE).to(depth.dtype)
-            motion = torch.lerp(motion, beside, taken)
-            found = found + taken
-    return motion, found
 
 
 def _visibility(
@@ -345,12 +266,6 @@ def enlarge_lookup(
     size = jumps.shape[-1]
     nearest = F.interpolate(lookup, (size, size), mode="nearest")
     return torch.where(jumps > 0, nearest, _resized(lookup, size))
-
-
-def _points(rays: Rays, depth: Float[Tensor, "batch 1 grid grid"]) -> Float[Tensor, "batch 3 grid grid"]:
-    points = rays.origins + depth.flatten(2).transpose(1, 2) * rays.directions
-    shaped: Tensor = points.transpose(1, 2).reshape(depth.shape[0], 3, *depth.shape[2:])
-    return shaped
 
 
 def _distance(vertices: Float[Tensor, "batch n 3"], camera: Float[Tensor, "batch 25"]) -> Float[Tensor, "batch n 1"]:

@@ -13,8 +13,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from galatea.animation.composite import clean_background, compose, person_matte, photo_layer
-from galatea.animation.detail import HeadMesh, PhotoDetail, carry_detail, make_detail
+from galatea.animation.detail import PhotoDetail, carry_detail, make_detail
 from galatea.animation.mouth import PhotoMouth, is_open, teeth_arch
+from galatea.animation.origins import HeadMesh
 from galatea.animation.posing import Pose, neck_bend, own_angles, pose_rays
 from galatea.eg3d.generator import Rendering
 from galatea.errors import ConfigError

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from galatea.animation.detail import HeadMesh, carry_detail, enlarge_lookup, find_jumps, make_detail, motion_from_beside
+from galatea.animation.detail import carry_detail, enlarge_lookup, find_jumps, make_detail
+from galatea.animation.origins import HeadMesh, motion_from_beside
 from galatea.animation.posing import Pose
 from galatea.animation.surface import fill_unseen, see_surface
 from galatea.cameras import PIVOT, orbit
