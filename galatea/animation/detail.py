@@ -36,7 +36,7 @@ _LEAST_AREA, _FULL_AREA = 0.35, 0.6
 _FINE = 24
 """Detail of this share of the photo or smaller also tells about the other half of a head."""
 _SOLID = 0.8
-"""Opacity below which an outline is too near to be mirrored: hair ends elsewhere on the other side."""
+"""Opacity below which an outline is too near to be mirrored."""
 _JUMP = 8.0
 """Pixels of the look-up's grid by which neighbours may look apart: more, and they lie on different surfaces."""
 
@@ -162,48 +162,59 @@ def carry_detail(
         alpha: rendered opacity, of the size of `depth`.
         mesh: the head with each view's expression; needed when the detail has a mesh.
     """
-    grid, size = detail.depth.shape[-1], detail.layer.shape[-1]
+    grid = detail.depth.shape[-1]
     depth, alpha = _resized(fill_unseen(depth, (alpha > 0.5).to(depth.dtype)), grid), _resized(alpha, grid)
     origin = find_origin(pose, depth, mesh, detail.mesh)
-    lookup = _photo_places(detail, origin.points)
-    weight = _visibility(detail, origin.points, lookup, origin.on_skin) * _scale_weight(lookup) * origin.still
+    seen = _look_back(detail, origin.points, origin.on_skin)
     # Beyond the silhouette only what also was beyond the photo's rendered silhouette (loose hair) has a place.
-    was_opaque = _look_up(detail.alpha.expand(len(lookup), -1, -1, -1), lookup)
-    weight = _softened(weight * (alpha + 1 - was_opaque).clamp(0, 1))
-    seams = F.interpolate(find_jumps(lookup), (size, size), mode="nearest")
-    places, weight = enlarge_lookup(lookup, seams), _resized(weight, size)
-    carried = weight * _look_up(detail.layer.expand(len(places), -1, -1, -1), places)
+    carried, weight = seen.show(detail.layer, origin.still * (alpha + 1 - seen.was_opaque).clamp(0, 1))
     if origin.mirrored is not None:
-        carried = carried + (1 - weight) * _mirrored_detail(
-            detail, origin.mirrored, origin.on_skin, alpha * origin.alike
-        )
-    return CarriedDetail(carried, origin.inside, origin.shade, seams)
+        other = _look_back(detail, origin.mirrored, origin.on_skin, is_mirrored=True)
+        solid = (torch.minimum(alpha * origin.alike, other.was_opaque) - _SOLID) / (1 - _SOLID)
+        fine, _ = other.show(detail.fine, solid.clamp(0, 1))
+        # Opacity stays: hair ends elsewhere on the other side.
+        carried = carried + F.pad((1 - weight) * fine, (0, 0, 0, 0, 0, 1))
+    return CarriedDetail(carried, origin.inside, origin.shade, _nearest(seen.jumps, carried.shape[-1]))
 
 
-def _mirrored_detail(
+@dataclass(frozen=True)
+class _LookBack:
+    """What the photo shows at points of views.
+
+    Attributes:
+        lookup: places in the photo, for `grid_sample`.
+        weight: how surely the photo saw the points, and finely enough.
+        was_opaque: opacity that the photo's rendering has there.
+        jumps: 1 where neighbours look at different surfaces.
+    """
+
+    lookup: Float[Tensor, "batch 2 grid grid"]
+    weight: Float[Tensor, "batch 1 grid grid"]
+    was_opaque: Float[Tensor, "batch 1 grid grid"]
+    jumps: Float[Tensor, "batch 1 grid grid"]
+
+    def show(
+        self, maps: Float[Tensor, "1 channels size size"], share: Float[Tensor, "batch 1 grid grid"]
+    ) -> tuple[Float[Tensor, "batch channels size size"], Float[Tensor, "batch 1 size size"]]:
+        """Return a share of what maps of the photo hold at the places, and the weight that it has."""
+        size = maps.shape[-1]
+        places = enlarge_lookup(self.lookup, _nearest(self.jumps, size))
+        weight = _resized(_softened(self.weight * share), size)
+        return weight * _look_up(maps.expand(len(places), -1, -1, -1), places), weight
+
+
+def _look_back(
     detail: PhotoDetail,
     points: Float[Tensor, "batch 3 grid grid"],
     on_skin: Float[Tensor, "batch 1 grid grid"],
-    solid: Float[Tensor, "batch 1 grid grid"],
-) -> Float[Tensor, "batch 4 size size"]:
-    """Return the fine detail that the photo shows at the mirror images of what views see; it changes no opacity.
-
-    Args:
-        detail: of one photo.
-        points: the mirror images, with the photo's expression.
-        on_skin: how surely they lie on the mesh.
-        solid: opacity of what the views see, 0 for what its mirror image tells nothing about.
-    """
-    size = detail.layer.shape[-1]
+    is_mirrored: bool = False,
+) -> _LookBack:
+    """Look for points, with the photo's expression, in the photo; mirror images run the other way there."""
     lookup = _photo_places(detail, points)
-    solid = torch.minimum(solid, _look_up(detail.alpha.expand(len(points), -1, -1, -1), lookup))
-    # Mirrored places run the other way.
-    scale = _scale_weight(lookup * lookup.new_tensor([-1.0, 1.0])[:, None, None])
-    scale = scale * ((solid - _SOLID) / (1 - _SOLID)).clamp(0, 1)
-    weight = _softened(_visibility(detail, points, lookup, on_skin) * scale)
-    places = enlarge_lookup(lookup, F.interpolate(find_jumps(lookup), (size, size), mode="nearest"))
-    shown = _look_up(detail.fine.expand(len(places), -1, -1, -1), places)
-    return F.pad(_resized(weight, size) * shown, (0, 0, 0, 0, 0, 1))
+    onwards = lookup * lookup.new_tensor([-1.0, 1.0])[:, None, None] if is_mirrored else lookup
+    weight = _visibility(detail, points, lookup, on_skin) * _scale_weight(onwards)
+    was_opaque = _look_up(detail.alpha.expand(len(lookup), -1, -1, -1), lookup)
+    return _LookBack(lookup, weight, was_opaque, find_jumps(lookup))
 
 
 def _photo_places(
@@ -264,8 +275,7 @@ def enlarge_lookup(
 ) -> Float[Tensor, "batch 2 size size"]:
     """Enlarge a look-up smoothly within surfaces, and without inventing places between two of them (at jumps)."""
     size = jumps.shape[-1]
-    nearest = F.interpolate(lookup, (size, size), mode="nearest")
-    return torch.where(jumps > 0, nearest, _resized(lookup, size))
+    return torch.where(jumps > 0, _nearest(lookup, size), _resized(lookup, size))
 
 
 def _distance(vertices: Float[Tensor, "batch n 3"], camera: Float[Tensor, "batch 25"]) -> Float[Tensor, "batch n 1"]:
@@ -277,6 +287,10 @@ def _look_up(maps: Tensor, lookup: Float[Tensor, "batch 2 h w"], mode: str = "bi
     places = lookup.permute(0, 2, 3, 1)
     looked_up: Tensor = F.grid_sample(maps, places, mode=mode, align_corners=False, padding_mode="border")
     return looked_up
+
+
+def _nearest(maps: Tensor, size: int) -> Tensor:
+    return F.interpolate(maps, (size, size), mode="nearest")
 
 
 def _resized(maps: Tensor, size: int) -> Tensor:
