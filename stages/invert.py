@@ -54,7 +54,7 @@ class InvertConfig(FaceModels):
     """Its learning rate, in standard deviations of the latent."""
     projection_resolution: int = 48
     """Size at which the projection compares images."""
-    tuning_steps: int = 24
+    tuning_steps: int = 32
     """Steps of pivotal tuning."""
     tuning_resolution: int = 64
     """Size of the volume rendering in tuning; 0 = the generator's own."""

@@ -8,7 +8,6 @@ views are held to what the pivot showed there, so that a photo cannot be explain
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,21 +16,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from galatea.animation.posing import own_angles, turned_camera
+from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.generator import Rendering
 from galatea.errors import ConfigError
 from galatea.inversion.binding import Head, PortraitGenerator, TunedView, View, cast_once, full_maps, mesh_of, new_delta
 from galatea.inversion.hidden_texture import TextureVisibility, texture_visibility
 from galatea.inversion.objective import Objective
+from galatea.inversion.open_maps import open_planes, open_texture
 from galatea.inversion.optimisation import Group, minimise, move_camera
 from galatea.inversion.projector import Projection
 from galatea.inversion.target import InversionTarget
 from galatea.losses import total_variation
-from galatea.morphable.head import HeadModel
 
 _SIDE_VIEWS = ((-35.0, 0.0), (35.0, 0.0), (0.0, 20.0))
 """Turns (yaw, pitch in degrees) away from the photo's view that are held to the pivot's shape."""
-
-_HIDDEN_PARTS = ("mouth", "teeth", "tongue", "socket")
 
 
 @dataclass(frozen=True)
@@ -112,25 +110,6 @@ class Tuning:
     side_change: Float[Tensor, "batch"]
 
 
-def open_texture(mesh: HeadModel | None, size: int) -> Float[Tensor, "1 size size"]:
-    """Return 0 in the texture islands of what a photo hardly shows (mouth, teeth, tongue, sockets), 1 elsewhere.
-
-    A few pixels between the lips would decide what a wide open mouth looks like, and blurred renderings paint a
-    smile's teeth onto the tongue.
-    """
-    weight = torch.ones(1, size, size)
-    if mesh is None:
-        return weight
-    for name in _HIDDEN_PARTS:
-        corners = mesh.uv[mesh.part == mesh.part_names.index(name)].flatten(0, 1)
-        if len(corners):
-            (left, bottom), (right, top) = corners.amin(0).tolist(), corners.amax(0).tolist()
-            # v runs upwards, rows downwards.
-            rows = slice(math.floor((1 - top) * size), math.ceil((1 - bottom) * size))
-            weight[:, rows, math.floor(left * size) : math.ceil(right * size)] = 0
-    return weight
-
-
 class _SideViews:
     """Opacity and depth that the pivot shows from the sides, and how far a tuned portrait is from them."""
 
@@ -175,12 +154,12 @@ def tune(
     tuned = {name: shape for name, shape in shapes.items() if name not in projection.residuals}
     maps = {name: _new_maps(name, shape, config.map_limit, batch, device) for name, shape in tuned.items()}
     seen = _visibility(generator, target, maps)
-    masks = {n: open_texture(mesh_of(generator), v[0].shape[-1]).to(device) for n, v in maps.items() if _is_texture(n)}
+    masks = {name: _open(generator, name, values[0].shape).to(device) for name, values in maps.items()}
 
     def masked() -> dict[str, Tensor]:
         residuals = {name: torch.stack(values) for name, values in maps.items()}
         residuals |= {name: visibility.complete(residuals[name]) for name, visibility in seen.items()}
-        return {name: value * masks.get(name, 1.0) for name, value in residuals.items()} | dict(projection.residuals)
+        return {name: value * masks[name] for name, value in residuals.items()} | dict(projection.residuals)
 
     delta = {} if shapes else {k: v.requires_grad_() for k, v in new_delta(generator, config.delta_rank, seed).items()}
     move = torch.zeros(batch, 6, device=device, requires_grad=True)
@@ -230,6 +209,17 @@ def _new_maps(name: str, shape: tuple[int, ...], limit: int, batch: int, device:
     limit = limit if _is_texture(name) else limit // 2
     size = (channels, *(min(side, limit) for side in sides))
     return [torch.zeros(size, device=device).requires_grad_() for _ in range(batch)]
+
+
+def _open(generator: PortraitGenerator, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Return 1 where the photo may change a map, 0 where it may not."""
+    channels, size = shape[0], shape[-1]
+    if _is_texture(name):
+        return open_texture(mesh_of(generator), size)
+    if name == "static" and isinstance(generator, AnchoredGenerator):
+        planes = open_planes(generator, size)
+        return planes.expand(-1, channels // len(planes), -1, -1).flatten(0, 1)
+    return torch.ones(1)
 
 
 def _visibility(

@@ -45,6 +45,10 @@ class SphereHead:
         )
         return torch.tensor(PIVOT) + self.mean * scale + shift[:, None]
 
+    def eye_centres(self, vertices):
+        middle, ahead = vertices.mean(1), torch.tensor([[0.05, 0.05, 0.15], [-0.05, 0.05, 0.15]])
+        return middle[:, None] + ahead
+
 
 def anchored_generator():
     torch.manual_seed(0)

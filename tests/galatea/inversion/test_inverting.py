@@ -12,7 +12,7 @@ from galatea.inversion.capsule import Capsule
 from galatea.inversion.inverting import GeneratorIdentity, InversionConfig, invert
 from galatea.inversion.objective import LossWeights, shown
 from galatea.inversion.optimisation import Group, minimise, move_camera
-from galatea.inversion.pivotal import TuningConfig, open_texture
+from galatea.inversion.pivotal import TuningConfig
 from galatea.inversion.projector import ProjectionConfig, latent_statistics
 from galatea.inversion.target import InversionTarget
 
@@ -124,14 +124,3 @@ def test_a_diverging_objective_is_a_fit_error():
 def test_bad_settings_name_their_field(change):
     with pytest.raises(ConfigError, match=next(iter(change))):
         ProjectionConfig(**change)
-
-
-def test_the_inside_of_the_mouth_keeps_the_generator_s_own_texture(small):
-    mesh = small.anchored().mesh
-    assert open_texture(mesh, 16).min() == 1
-    assert open_texture(None, 16).min() == 1
-    is_low = mesh.uv[..., 1].amax(1) < 0.3
-    mesh.part[is_low] = mesh.part_names.index("tongue")
-    weight = open_texture(mesh, 20)
-    assert weight[0, 15:].max() == 0
-    assert weight[0, :13].min() == 1
