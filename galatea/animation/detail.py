@@ -37,6 +37,11 @@ _FINE = 24
 """Detail of this share of the photo or smaller also tells about the other half of a head."""
 _SOLID = 0.8
 """Opacity below which an outline is too near to be mirrored."""
+_AROUND = 1 / 48
+"""Share of the picture around a place of which the mean opacity says how far an outline is."""
+_APART, _TOGETHER = 0.5, 0.9
+"""Loose hair belongs to an outline that is as near to it in the view as in the photo: at the first ratio of the mean
+opacities around it nothing of it is shown, at the second all."""
 _JUMP = 8.0
 """Pixels of the look-up's grid by which neighbours may look apart: more, and they lie on different surfaces."""
 
@@ -53,6 +58,7 @@ class PhotoDetail:
         depth: rendered distance along the ray, filled where nothing is opaque.
         smooth_depth: the same, blurred: where loose hair is taken to be.
         alpha: rendered opacity.
+        around: its mean around each place.
         mesh: the head with the photo's expression, None for generators without one.
         mesh_depth: distance to the visible mesh in the photo's view, far where there is none; None without a mesh.
         inside: 1 where the photo's view of the mesh shows the inside of the mouth; None without a mesh.
@@ -64,6 +70,7 @@ class PhotoDetail:
     depth: Float[Tensor, "1 1 grid grid"]
     smooth_depth: Float[Tensor, "1 1 grid grid"]
     alpha: Float[Tensor, "1 1 grid grid"]
+    around: Float[Tensor, "1 1 grid grid"]
     mesh: HeadMesh | None = None
     mesh_depth: Float[Tensor, "1 1 grid grid"] | None = None
     inside: Float[Tensor, "1 1 grid grid"] | None = None
@@ -143,7 +150,8 @@ def make_detail(
     cut = torch.cat([cut_colours(rendered, person[:, 3:]), rendered[:, 3:]], 1)
     layer = person - cut
     fine = layer[:, :3] - box_blurred(layer[:, :3], max(1, layer.shape[-1] // _FINE))
-    return PhotoDetail(layer, fine, camera, depth, smooth_depth, _resized(alpha, grid), mesh, mesh_depth, inside)
+    alpha = _resized(alpha, grid)
+    return PhotoDetail(layer, fine, camera, depth, smooth_depth, alpha, _around(alpha), mesh, mesh_depth, inside)
 
 
 def carry_detail(
@@ -166,8 +174,11 @@ def carry_detail(
     depth, alpha = _resized(fill_unseen(depth, (alpha > 0.5).to(depth.dtype)), grid), _resized(alpha, grid)
     origin = find_origin(pose, depth, mesh, detail.mesh)
     seen = _look_back(detail, origin.points, origin.on_skin)
-    # Beyond the silhouette only what also was beyond the photo's rendered silhouette (loose hair) has a place.
-    carried, weight = seen.show(detail.layer, origin.still * (alpha + 1 - seen.was_opaque).clamp(0, 1))
+    # Beyond the silhouette only what also was beyond the photo's rendered silhouette, and as near to it, has a place.
+    was_around = _look_up(detail.around.expand(len(alpha), -1, -1, -1), seen.lookup)
+    together = (_around(alpha) / was_around.clamp_min(1e-2) - _APART) / (_TOGETHER - _APART)
+    loose = (1 - seen.was_opaque) * together.clamp(0, 1)
+    carried, weight = seen.show(detail.layer, origin.still * (alpha + loose).clamp(0, 1))
     if origin.mirrored is not None:
         other = _look_back(detail, origin.mirrored, origin.on_skin, is_mirrored=True)
         solid = (torch.minimum(alpha * origin.alike, other.was_opaque) - _SOLID) / (1 - _SOLID)
@@ -215,6 +226,11 @@ def _look_back(
     weight = _visibility(detail, points, lookup, on_skin) * _scale_weight(onwards)
     was_opaque = _look_up(detail.alpha.expand(len(lookup), -1, -1, -1), lookup)
     return _LookBack(lookup, weight, was_opaque, find_jumps(lookup))
+
+
+def _around(alpha: Float[Tensor, "batch 1 grid grid"]) -> Float[Tensor, "batch 1 grid grid"]:
+    """Return the mean opacity around each place."""
+    return box_blurred(alpha, max(1, round(alpha.shape[-1] * _AROUND)))
 
 
 def _photo_places(

@@ -52,6 +52,16 @@ def test_a_turned_view_shows_the_detail_where_the_surface_went(camera, sphere, y
     assert (carried - turned)[is_seen.expand_as(turned)].abs().max() < 0.08
 
 
+def test_loose_hair_stays_with_its_outline(camera, sphere):
+    layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
+    ring = torch.nn.functional.max_pool2d(alpha, 5, 1, 2) * (alpha == 0)
+    detail = make_detail(torch.cat([layer[:, :3], alpha + ring], 1), layer, camera, depth, alpha, grid=SIZE)
+    smaller = -torch.nn.functional.max_pool2d(-alpha, 5, 1, 2)
+    beside, apart = (carry_detail(detail, pose_at(camera, 0.0), depth, a).layer[:, 3:] for a in (alpha, smaller))
+    assert (beside * ring).sum() > 0.9 * ring.sum()
+    assert (apart * ring).sum() < 0.1 * ring.sum()
+
+
 def test_what_the_photo_did_not_see_gets_nothing(camera, sphere):
     layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
     detail = make_detail(layer, torch.zeros_like(layer), camera, depth, alpha, grid=SIZE)
