@@ -19,7 +19,7 @@ class FaceModels:
     faces_pack: str = "open"
     """Which models find faces and measure identity: `open` or `insightface`."""
     faces_root: str = ""
-    """Folder of a pack that the user supplies."""
+    """Folder of a pack that the user supplies; "" = insightface's own."""
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -37,7 +37,7 @@ class FaceModels:
         Raises:
             WeightsError: if one is not installed.
         """
-        return (*face_parts(self.faces_pack), *head_parts())
+        return (*face_parts(self.faces_pack, self.faces_root), *head_parts())
 
     def open_faces(self, device: torch.device) -> FacePack:
         """Load the face pack.

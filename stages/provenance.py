@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from galatea import weights
 from galatea.eg3d.checkpoint import read_facts
 from galatea.errors import WeightsError
-from galatea.faces.packs import OPEN_WEIGHTS, READER_WEIGHTS
+from galatea.faces.packs import IDENTITY_WEIGHTS, OPEN_WEIGHTS, READER_WEIGHTS
 from galatea.morphable.cache import HEAD_VERSION
 from galatea.morphable.correspondence import RESOURCE
 from stages.base import ModelPart
@@ -24,23 +24,28 @@ def weight_part(name: str) -> ModelPart:
         weights.path(name)
     for part in weights.parts():
         if part.name == name:
-            return ModelPart(part.name, part.version, part.sha256, part.licence, part.is_commercial_use_allowed)
+            return _model_part(part)
     raise WeightsError(
         f"model {name!r}: expected a weight of the open pack or a built-in one; see `galatea models list`"
     )
 
 
-def face_parts(pack: str) -> tuple[ModelPart, ...]:
-    """Return the facts of a face pack's models.
+def _model_part(part: weights.Part) -> ModelPart:
+    return ModelPart(part.name, part.version, part.sha256, part.licence, part.is_commercial_use_allowed)
+
+
+def face_parts(pack: str, root: str = "") -> tuple[ModelPart, ...]:
+    """Return the facts of a face pack's models; those of insightface are the files in a folder of the user's.
 
     Raises:
         WeightsError: if one is not installed.
     """
-    open_parts = tuple(weight_part(name) for name in (*OPEN_WEIGHTS, READER_WEIGHTS))
+    own = tuple(weight_part(name) for name in (*OPEN_WEIGHTS, READER_WEIGHTS))
     if pack == "open":
-        return open_parts
-    licence = "InsightFace model licence: non-commercial research only"
-    return (*open_parts, ModelPart(pack, "user-supplied", "", licence, False))
+        return own
+    from galatea.faces.insightface_pack import supplied_parts  # ONNX Runtime is loaded only where asked for.
+
+    return (*(part for part in own if part.name != IDENTITY_WEIGHTS), *map(_model_part, supplied_parts(root or None)))
 
 
 def head_parts() -> tuple[ModelPart, ...]:

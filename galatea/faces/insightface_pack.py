@@ -1,13 +1,13 @@
 """Detection and identity by InsightFace (SCRFD and ArcFace through ONNX Runtime); the rest is the open pack's.
 
-InsightFace's published models may be used for non-commercial research only, so they are never fetched by Galatea
-itself: the user gives a folder, or lets insightface download them.
+InsightFace's published models may be used for non-commercial research only, so nothing here fetches them: the user
+gives a folder, or has them where insightface keeps its own.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,14 @@ from galatea.faces.packs import MIN_FACE_PX, DetectedFace, FacePack
 from galatea.images import to_uint8
 
 DEFAULT_PACK = "buffalo_l"
+OWN_FOLDER = Path("~/.insightface")
+"""Where insightface keeps its models."""
 LICENCE = "InsightFace model licence (non-commercial research only)"
 _LOADING_ERRORS = (
-    OSError,  # also what requests raises without a network
+    OSError,
     ValueError,
     RuntimeError,
     AssertionError,  # insightface's own check that there is a detector
-    zipfile.BadZipFile,
     DecodeError,
     onnxruntime_errors.Fail,
     onnxruntime_errors.InvalidProtobuf,
@@ -47,11 +48,10 @@ class InsightFacePack(FacePack):
 
     Args:
         device: where the networks run; ONNX Runtime takes the GPU when it was installed with it.
-        root: folder with the pack's ONNX files, or with `models/buffalo_l/` below it; None = insightface's cache, which
-            downloads on first use.
+        root: folder with the pack's ONNX files, or with `models/buffalo_l/` below it; None = insightface's own.
 
     Raises:
-        WeightsError: the models are missing, cannot be downloaded, or hold no detector or no recogniser.
+        WeightsError: the models are missing, or hold no detector or no recogniser.
     """
 
     name = "insightface"
@@ -59,11 +59,6 @@ class InsightFacePack(FacePack):
     def __init__(self, device: torch.device | str = "cpu", root: str | Path | None = None) -> None:
         super().__init__(device)
         self.analysis = _load(root, 0 if self.device.type == "cuda" else -1)
-
-    def models(self) -> tuple[weights.Part, ...]:
-        """Facts of the models used: InsightFace's files, then the open pack's that still take part."""
-        own = [_fact(task, Path(model.model_file)) for task, model in sorted(self.analysis.models.items())]
-        return (*own, *(part for part in super().models() if part.name != "dlib_face_recognition"))
 
     @torch.no_grad()
     def _detect_one(self, image: UInt8[np.ndarray, "height width 3"]) -> list[DetectedFace]:
@@ -109,37 +104,47 @@ def _load(root: str | Path | None, context: int) -> Any:
     from insightface.app import FaceAnalysis
 
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if context >= 0 else ["CPUExecutionProvider"]
-    place: dict[str, str] = {"name": DEFAULT_PACK}
-    if root is not None:
-        place["name"] = str(_pack_folder(Path(root).expanduser()))
+    folder = _pack_folder(root)
     try:
-        analysis = FaceAnalysis(**place, allowed_modules=["detection", "recognition"], providers=providers)
+        analysis = FaceAnalysis(name=str(folder), allowed_modules=["detection", "recognition"], providers=providers)
         analysis.prepare(ctx_id=context, det_size=(640, 640))
     except _LOADING_ERRORS as error:
         raise WeightsError(_advice(root, f"{type(error).__name__}: {error}")) from error
     if "recognition" not in analysis.models:
-        raise WeightsError(_advice(root, f"{place['name']} holds no recognition model"))
+        raise WeightsError(_advice(root, f"{folder} holds no recognition model"))
     return analysis
 
 
-def _pack_folder(root: Path) -> Path:
-    for folder in (root, root / DEFAULT_PACK, root / "models" / DEFAULT_PACK):
+def _pack_folder(root: str | Path | None) -> Path:
+    place = (OWN_FOLDER if root is None else Path(root)).expanduser()
+    for folder in (place, place / DEFAULT_PACK, place / "models" / DEFAULT_PACK):
         if folder.is_dir() and any(folder.glob("*.onnx")):
             return folder
-    raise WeightsError(_advice(root, f"no .onnx file in {root}"))
+    raise WeightsError(_advice(root, f"no .onnx file in {place}"))
 
 
 def _advice(root: str | Path | None, reason: str) -> str:
-    where = f"in {root}" if root is not None else f"by insightface's own download of {DEFAULT_PACK}"
     return (
-        f"The InsightFace pack could not be opened {where} ({reason}). Its models are licensed for non-commercial "
-        f"research only and do not come with Galatea: obtain {DEFAULT_PACK} from InsightFace, unpack it, and give the "
-        "folder (faces.root=FOLDER); or use faces.pack=open, which allows commercial use."
+        f"The InsightFace pack could not be opened in {OWN_FOLDER if root is None else root} ({reason}). Its models "
+        f"are licensed for non-commercial research only and do not come with Galatea: obtain {DEFAULT_PACK} from "
+        "InsightFace, unpack it, and give the folder (faces.root=FOLDER); or use faces.pack=open, which allows "
+        "commercial use."
     )
 
 
-def _fact(task: str, file: Path) -> weights.Part:
+def supplied_parts(root: str | Path | None = None) -> tuple[weights.Part, ...]:
+    """Return the facts of the ONNX files in a user's folder, without loading them.
+
+    Raises:
+        WeightsError: if there are none.
+    """
+    files = sorted(_pack_folder(root).glob("*.onnx"))
+    return tuple(_fact(file, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+
+
+@functools.cache
+def _fact(file: Path, _changed: int, _size: int) -> weights.Part:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    name = f"insightface_{task}_{file.stem}"
-    return weights.Part(name, f"{task} (InsightFace)", file.parent.name, str(file), digest, LICENCE, False, True)
+    name = f"insightface_{file.stem}"
+    return weights.Part(name, "of an InsightFace pack", file.parent.name, str(file), digest, LICENCE, False, True)

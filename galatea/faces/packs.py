@@ -24,7 +24,8 @@ from galatea.faces.tflite import TFLiteGraph
 from galatea.images import to_tensor
 
 PACKS = ("open", "insightface")
-OPEN_WEIGHTS = ("blazeface_full_range", "facemesh", "iris", "selfie_segmentation", "dlib_face_recognition")
+IDENTITY_WEIGHTS = "dlib_face_recognition"
+OPEN_WEIGHTS = ("blazeface_full_range", "facemesh", "iris", "selfie_segmentation", IDENTITY_WEIGHTS)
 READER_WEIGHTS = RESOURCE.removesuffix(".safetensors")
 """The name of Galatea's own reader among the weights."""
 MIN_FACE_PX = 24.0
@@ -77,12 +78,7 @@ class FacePack:
         if self.reader is not None:
             self.reader.finder = self.landmarker.find
         self.matte = PersonMatte(_graph("selfie_segmentation")).to(self.device).eval()
-        self.identity_net = identity.IdentityNet.load(weights.path("dlib_face_recognition")).to(self.device).eval()
-
-    def models(self) -> tuple[weights.Part, ...]:
-        """Facts of the models used, for provenance."""
-        used = OPEN_WEIGHTS if self.reader is None else (*OPEN_WEIGHTS, READER_WEIGHTS)
-        return tuple(part for part in weights.parts() if part.name in used)
+        self.identity_net = identity.IdentityNet.load(weights.path(IDENTITY_WEIGHTS)).to(self.device).eval()
 
     def detect(self, images: Sequence[UInt8[np.ndarray, "height width 3"]]) -> list[list[DetectedFace]]:
         """Find all faces of each photo, largest first; a photo without a face has an empty list in its place."""
@@ -170,7 +166,7 @@ def open_pack(name: str = "open", device: torch.device | str = "cpu", root: str 
     Args:
         name: "open", or "insightface" for detection and identity by InsightFace (non-commercial research only).
         device: where the networks run.
-        root: for "insightface", the folder with the pack's ONNX files; without it, insightface's own cache or download.
+        root: for "insightface", the folder with the pack's ONNX files; without it, insightface's own.
 
     Raises:
         ConfigError: unknown name.

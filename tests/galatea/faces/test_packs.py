@@ -1,5 +1,6 @@
 """Packs say what they use, and InsightFace's pack runs InsightFace itself."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from galatea.errors import ConfigError, WeightsError
-from galatea.faces.insightface_pack import InsightFacePack
+from galatea.faces import insightface_pack
+from galatea.faces.insightface_pack import InsightFacePack, supplied_parts
 from galatea.faces.packs import FacePack, open_pack
 
 pytestmark = pytest.mark.weights
@@ -108,13 +110,26 @@ def test_insightface_embeds_aligned_chips(research_pack: FacePack, astronaut_cro
     assert similarity[1] > similarity[2]
 
 
-def test_insightface_facts_forbid_commercial_use(research_pack: FacePack) -> None:
-    facts = {part.name: part for part in research_pack.models()}
-    assert not facts["insightface_recognition_rec_tiny"].is_commercial_use_allowed
-    assert "non-commercial" in facts["insightface_detection_det_tiny"].licence
-    assert len(facts["insightface_detection_det_tiny"].sha256) == 64
-    assert "facemesh" in facts
-    assert "dlib_face_recognition" not in facts
+def test_insightface_facts_are_those_of_the_user_s_files_and_forbid_commercial_use(
+    research_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pack"
+    shutil.copytree(research_folder / "models" / "buffalo_l", folder)
+    detector, recogniser = supplied_parts(folder)
+    assert (detector.name, recogniser.name) == ("insightface_det_tiny", "insightface_rec_tiny")
+    assert not recogniser.is_commercial_use_allowed
+    assert "non-commercial" in detector.licence
+    shutil.copy(folder / "rec_tiny.onnx", folder / "det_tiny.onnx")
+    assert supplied_parts(folder)[0].sha256 == recogniser.sha256 != detector.sha256
+
+
+def test_nothing_is_downloaded_where_there_is_no_folder(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(insightface_pack, "OWN_FOLDER", tmp_path / "own")
+    with pytest.raises(WeightsError, match=r"no \.onnx file in .*own"):
+        open_pack("insightface")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_or_broken_insightface_models_say_what_to_do(weights: Path, tmp_path: Path) -> None:
@@ -132,14 +147,6 @@ def test_missing_or_broken_insightface_models_say_what_to_do(weights: Path, tmp_
 def test_unknown_pack_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match=r"faces\.pack: unknown face pack 'opne'"):
         open_pack("opne")
-
-
-def test_open_pack_states_its_models(pack: FacePack) -> None:
-    facts = pack.models()
-    assert {part.name for part in facts} == {
-        "blazeface_full_range", "facemesh", "iris", "selfie_segmentation", "dlib_face_recognition", "face_reader",
-    }  # fmt: skip
-    assert all(part.is_commercial_use_allowed and part.is_installed for part in facts)
 
 
 def test_missing_weights_name_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
