@@ -24,7 +24,7 @@ class DriveConfig(FaceModels):
     """Settings of the drive stage."""
 
     fps: float = 25.0
-    """Frames per second of presets and camera paths; files keep their own."""
+    """Frames per second of presets and camera paths; videos and recordings keep their own."""
     video_fps: float = 0.0
     """Frames per second at which driving videos are read; 0 = the file's own."""
     max_seconds: float = 30.0
@@ -109,12 +109,10 @@ class DriveStage(Stage):
         if not data:
             raise DriverError(f"driver {name!r}: the file is empty; expected a {kind}")
         if kind == "arkit":
-            return drivers.from_arkit_csv(data, name, max_frames=max(1, round(config.max_seconds * 60)))
+            return drivers.from_arkit_csv(data, name, max_seconds=config.max_seconds)
         if kind == "photo":
             return drivers.from_photo(data, self._read(), name)
-        settings = drivers.VideoSettings(
-            max_frames=max(1, round(config.max_seconds * (config.video_fps or 30))), fps=config.video_fps or None
-        )
+        settings = drivers.VideoSettings(max_seconds=config.max_seconds, fps=config.video_fps or None)
         return drivers.from_video(data, self._read(), name, settings)
 
     def _read(self) -> drivers.Reading:

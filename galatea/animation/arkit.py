@@ -22,7 +22,7 @@ MAX_ROWS = 36_000
 _TIMECODE = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d)[:;](\d+(?:\.\d+)?)")
 
 
-def from_arkit_csv(data: bytes, name: str = "arkit", fps: float | None = None, max_frames: int = 1500) -> Motion:
+def from_arkit_csv(data: bytes, name: str = "arkit", fps: float | None = None, max_seconds: float = 60.0) -> Motion:
     """Read a Live Link Face recording.
 
     The header is `Timecode,BlendshapeCount,EyeBlinkLeft,...,HeadYaw,HeadPitch,HeadRoll,LeftEyeYaw,...`; names are
@@ -34,7 +34,7 @@ def from_arkit_csv(data: bytes, name: str = "arkit", fps: float | None = None, m
         data: the bytes of the CSV file, UTF-8.
         name: name of the motion.
         fps: frames per second of the timecode; None infers it from the frame numbers.
-        max_frames: at most as many frames are kept.
+        max_seconds: what comes later is left out.
 
     Returns:
         A motion whose head angles are relative to their median (where the phone stood says nothing about the head).
@@ -58,6 +58,7 @@ def from_arkit_csv(data: bytes, name: str = "arkit", fps: float | None = None, m
         yaw, pitch, roll = (values[:, len(ARKIT_ACTIONS) :] * 180 / math.pi).unbind(1)
         angles = torch.stack([-yaw, -pitch, roll], dim=1)
         angles = angles - angles.median(dim=0).values
+    max_frames = max(1, round(max_seconds * rate))
     signal, is_valid = _resample(frame_numbers, torch.cat([expression.clamp(0, 1), angles], dim=1), max_frames)
     return Motion.build(
         name=name, fps=rate, kind="relative", expression=signal[:, :-3], angles_deg=signal[:, -3:], is_valid=is_valid,

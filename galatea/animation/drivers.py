@@ -35,13 +35,13 @@ class VideoSettings:
     """How a driving video is read.
 
     Attributes:
-        max_frames: later ones are not read.
+        max_seconds: what comes later is not read.
         fps: sample at this rate; None keeps the source's.
         min_cutoff_hz, beta: of the One-Euro filter.
         min_found: smallest share of frames with a face that makes a usable driver.
     """
 
-    max_frames: int = 750
+    max_seconds: float = 30.0
     fps: float | None = None
     min_cutoff_hz: float = 2.0
     beta: float = 0.6
@@ -66,7 +66,7 @@ def from_video(data: bytes, reading: Reading, name: str = "video", settings: Vid
         DriverError: not a video, or hardly a frame shows a face.
     """
     settings = settings or VideoSettings()
-    video = read_video(data, settings.max_frames, settings.fps)
+    video = read_video(data, settings.max_seconds, settings.fps)
     track = track_face(list(video.frames), reading.pack, reading.device)
     found = int(track.is_found.sum())
     if found < max(1, settings.min_found * len(video.frames)):

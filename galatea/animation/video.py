@@ -41,12 +41,12 @@ class Video:
     fps: float
 
 
-def read_video(data: bytes, max_frames: int = 1500, fps: float | None = None, max_side: int = 1280) -> Video:
+def read_video(data: bytes, max_seconds: float = 60.0, fps: float | None = None, max_side: int = 1280) -> Video:
     """Decode the first video stream.
 
     Args:
         data: the bytes of a file in any container that ffmpeg reads.
-        max_frames: stop after as many returned frames.
+        max_seconds: what comes later is not read.
         fps: sample at this rate by time; None keeps the frames of the file.
         max_side: larger frames are scaled down to it, which bounds memory.
 
@@ -57,8 +57,8 @@ def read_video(data: bytes, max_frames: int = 1500, fps: float | None = None, ma
         DriverError: if the bytes hold no readable video.
         ValueError: if an argument is impossible.
     """
-    if max_frames < 1 or max_side < 16 or (fps is not None and fps <= 0):
-        raise ValueError(f"read_video: got max_frames={max_frames}, fps={fps}, max_side={max_side}")
+    if max_seconds <= 0 or max_side < 16 or (fps is not None and fps <= 0):
+        raise ValueError(f"read_video: got max_seconds={max_seconds}, fps={fps}, max_side={max_side}")
     try:
         with av.open(io.BytesIO(data), mode="r") as container:
             if not container.streams.video:
@@ -66,6 +66,7 @@ def read_video(data: bytes, max_frames: int = 1500, fps: float | None = None, ma
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             native = float(stream.average_rate or stream.guessed_rate or 25)
+            max_frames = max(1, round(max_seconds * (fps or native)))
             frames = list(_sampled(container.decode(stream), native, fps, max_frames, max_side))
     except (av.error.FFmpegError, ValueError, EOFError) as error:
         raise DriverError(f"driving video: expected a readable video, got {len(data)} bytes ({error})") from error

@@ -56,7 +56,7 @@ def test_rate_is_inferred_or_given():
 
 
 def test_length_is_bounded():
-    assert from_arkit_csv(recording(), max_frames=30).num_frames == 30
+    assert [from_arkit_csv(recording(180, rate=rate), max_seconds=2).num_frames for rate in (30, 60)] == [60, 120]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_face_is_followed_and_gaps_are_flagged(film, reading):
 
 
 def test_photo_in_motion_gives_a_still_face(film, reading):
-    motion = from_video(encode_mp4(np.stack(film), fps=24, crf=10), reading, settings=VideoSettings(max_frames=18))
+    motion = from_video(encode_mp4(np.stack(film), fps=24, crf=10), reading, settings=VideoSettings(max_seconds=0.75))
     assert motion.num_frames == 18
     assert motion.fps == pytest.approx(24)
     assert motion.is_valid.tolist() == [index not in GAP for index in range(18)]

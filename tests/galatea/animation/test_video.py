@@ -50,8 +50,8 @@ def test_sampling_by_time_halves_and_doubles_frames():
     assert read_video(data, fps=48).frames.shape[0] == 23
 
 
-def test_max_frames_and_max_side_bound_the_work():
-    video = read_video(encode_mp4(moving_square(12), fps=24), max_frames=5, max_side=40)
+def test_max_seconds_and_max_side_bound_the_work():
+    video = read_video(encode_mp4(moving_square(12), fps=24), max_seconds=5 / 24, max_side=40)
     assert video.frames.shape == (5, 32, 40, 3)
 
 
