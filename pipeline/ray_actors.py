@@ -10,6 +10,7 @@ import ray
 import torch
 
 from pipeline.executor import choose_device
+from pipeline.settings import ExecutorConfig
 from pipeline.worker import Worker
 from pipeline.worker_task import Batch, BatchReport, WorkerTask
 from stages.base import Resources
@@ -81,11 +82,11 @@ class IdleActors:
         self._actors = []
 
 
-def granted_resources(wanted: Resources, cluster: Mapping[str, float], device: str) -> Resources:
+def granted_resources(wanted: Resources, cluster: Mapping[str, float], options: ExecutorConfig) -> Resources:
     """What an actor asks for: GPUs only where there are some, and no more CPUs than there are on a small machine."""
-    use_gpu = device != "cpu" and cluster.get("GPU", 0) > 0
+    use_gpu = options.device != "cpu" and cluster.get("GPU", 0) > 0
     num_cpus = min(wanted.num_cpus, cluster.get("CPU", wanted.num_cpus))
-    return Resources(num_cpus=num_cpus, num_gpus=wanted.num_gpus if use_gpu else 0.0)
+    return Resources(num_cpus=num_cpus, num_gpus=(options.gpus_per_actor or wanted.num_gpus) if use_gpu else 0.0)
 
 
 def num_actors_that_fit(resources: Resources, cluster: Mapping[str, float]) -> int:

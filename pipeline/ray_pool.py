@@ -129,7 +129,7 @@ class _Pool:
         self._suspects: deque[Batch] = deque()
         self._num_deaths = self._num_fruitless = self._num_setup_deaths = 0
         cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        self._resources = granted_resources(task.stage.resources, cluster, options.device)
+        self._resources = granted_resources(task.stage.resources, cluster, options)
         self._task_ref = ray.put(task)
         self._recorder = Worker(task, worker_name("driver"))
         size = min(len(batches), options.num_actors or num_actors_that_fit(self._resources, cluster))

@@ -31,12 +31,14 @@ class ExecutorConfig:
     """Ray cluster to join: "" starts Ray on this machine, "auto" joins the one that runs here, or `ray://host:10001`."""
     num_actors: int = 0
     """Actors of a stage; 0 = as many as the cluster's resources hold."""
+    gpus_per_actor: float = 0.0
+    """GPUs that an actor takes where the cluster has some, such as 0.25 or 1; 0 = what the stage asks for (a half)."""
     max_in_flight: int = 2
     """Batches that are queued for one actor (one computes, the others are fetched and decoded meanwhile)."""
     batch_size: int = 0
     """Records of a batch; 0 = what the stage asks for."""
     device: str = "auto"
-    """`auto` (the actor's GPU where it has one, else the CPU), `cpu`, `cuda` or `cuda:N`."""
+    """`auto` (the actor's GPU where it has one, else the CPU), `cpu` or `cuda`; for `local` also `cuda:N`."""
     shard_rows: int = 256
     """Every finished batch is published at once; a journal shard is full after this many rows ..."""
     shard_seconds: float = 30.0
@@ -60,8 +62,13 @@ class ExecutorConfig:
         _require(self.num_cpus >= 0, "executor.num_cpus", "0 (all) or more", self.num_cpus)
         _require(self.max_restarts >= 0, "executor.max_restarts", "0 or more", self.max_restarts)
         _require(self.grace_seconds >= 0, "executor.grace_seconds", "0 or more seconds", self.grace_seconds)
-        is_device = self.device in ("auto", "cpu", "cuda") or self.device.removeprefix("cuda:").isdigit()
-        _require(is_device, "executor.device", "auto, cpu, cuda or cuda:N", self.device)
+        is_share = 0 <= self.gpus_per_actor <= 1 or self.gpus_per_actor.is_integer()
+        _require(
+            is_share, "executor.gpus_per_actor", "0 (the stage's own), a share of 1, or whole GPUs", self.gpus_per_actor
+        )
+        is_numbered = self.kind == "local" and self.device.removeprefix("cuda:").isdigit()
+        expected = "auto, cpu or cuda (Ray says which of the GPUs; cuda:N is for executor.kind=local)"
+        _require(is_numbered or self.device in ("auto", "cpu", "cuda"), "executor.device", expected, self.device)
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one actor of a stage takes; `num_gpus` counts only where the cluster has GPUs."""
+    """What one actor of a stage takes; `num_gpus` counts only where the cluster has GPUs.
+
+    Two actors share a GPU unless a stage or `executor.gpus_per_actor` says otherwise: one reads and writes while the
+    other computes.
+    """
 
     num_cpus: float = 1.0
-    num_gpus: float = 0.0
+    num_gpus: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pipeline.requests import Requests
 from pipeline.run import run
 from pipeline.run_stage import run_stage
 from pipeline.settings import ExecutorConfig
+from pipeline.stage_catalogue import STAGES, build_stage, config_classes
 from pipeline.storage import Store
 from stages.base import Resources
 from tests.pipeline.comparing import comparable_rows
@@ -57,9 +58,18 @@ def test_an_error_that_stops_the_run_crosses_the_process_border_as_itself(ray_ad
 def test_gpus_are_asked_for_only_where_there_are_some() -> None:
     wanted = Resources(num_cpus=4, num_gpus=0.5)
 
-    assert granted_resources(wanted, {"CPU": 2}, "auto") == Resources(2, 0)
-    assert granted_resources(wanted, {"CPU": 8, "GPU": 1}, "auto") == Resources(4, 0.5)
-    assert granted_resources(wanted, {"CPU": 8, "GPU": 1}, "cpu") == Resources(4, 0)
+    auto, cpu, quarter = ExecutorConfig(), ExecutorConfig(device="cpu"), ExecutorConfig(gpus_per_actor=0.25)
+    assert granted_resources(wanted, {"CPU": 2}, auto) == Resources(2, 0)
+    assert granted_resources(wanted, {"CPU": 8, "GPU": 1}, auto) == Resources(4, 0.5)
+    assert granted_resources(wanted, {"CPU": 8, "GPU": 1}, quarter) == Resources(4, 0.25)
+    assert granted_resources(wanted, {"CPU": 8, "GPU": 1}, cpu) == Resources(4, 0)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_stage_gets_a_share_of_a_gpu(name: str) -> None:
+    stage = build_stage(name, config_classes()[name]())
+
+    assert granted_resources(stage.resources, {"CPU": 8, "GPU": 1}, ExecutorConfig()).num_gpus == 0.5
 
 
 def test_a_pool_has_as_many_actors_as_the_scarcest_resource_allows() -> None:

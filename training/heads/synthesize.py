@@ -17,7 +17,7 @@ import torch
 
 from galatea.errors import ConfigError, WeightsError
 from galatea.morphable.sampling import PHENOTYPES
-from stages.base import Column, Kind, ModelPart, Record, Resources, Stage
+from stages.base import Column, Kind, ModelPart, Record, Stage
 from stages.provenance import head_parts
 from training.heads.settings import PEOPLE_PER_SEED, HeadsConfig
 
@@ -76,7 +76,6 @@ class SynthesizeStage(Stage):
     source_id_column: ClassVar[str] = "person_id"
     requires: ClassVar[tuple[str, ...]] = ("person_id", "person", "num_images")
     produces: ClassVar[tuple[Column, ...]] = columns("jpeg")
-    resources: ClassVar[Resources] = Resources(num_cpus=1.0, num_gpus=0.25)
     batch_size: int = 8
 
     def __init__(self, config: HeadsConfig) -> None:
