@@ -62,10 +62,9 @@ class ExecutorConfig:
         _require(self.num_cpus >= 0, "executor.num_cpus", "0 (all) or more", self.num_cpus)
         _require(self.max_restarts >= 0, "executor.max_restarts", "0 or more", self.max_restarts)
         _require(self.grace_seconds >= 0, "executor.grace_seconds", "0 or more seconds", self.grace_seconds)
-        is_share = 0 <= self.gpus_per_actor <= 1 or self.gpus_per_actor.is_integer()
-        _require(
-            is_share, "executor.gpus_per_actor", "0 (the stage's own), a share of 1, or whole GPUs", self.gpus_per_actor
-        )
+        share = self.gpus_per_actor
+        is_share = 0 <= share <= 1 or (share > 1 and float(share).is_integer())
+        _require(is_share, "executor.gpus_per_actor", "0 (the stage's own), a share of 1, or whole GPUs", share)
         is_numbered = self.kind == "local" and self.device.removeprefix("cuda:").isdigit()
         expected = "auto, cpu or cuda (Ray says which of the GPUs; cuda:N is for executor.kind=local)"
         _require(is_numbered or self.device in ("auto", "cpu", "cuda"), "executor.device", expected, self.device)
