@@ -172,10 +172,14 @@ def report(
     """Write the report page of a run folder anew."""
     from pipeline.config import compose
     from pipeline.report.write import write_results
+    from pipeline.session import CONFIG_FILE
     from pipeline.storage import Store
 
     composed = compose(overrides or (), config)
-    _out.print(write_results(Store(run_folder, composed.storage.options), composed), highlight=False, soft_wrap=True)
+    run = Store(run_folder, composed.storage.options)
+    if run.exists(CONFIG_FILE):
+        composed = compose(overrides or (), config, recorded=run.read(CONFIG_FILE).decode())
+    _out.print(write_results(run, composed), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -265,6 +269,7 @@ def _carry_out(
 
 
 def _show(outcome: Outcome) -> None:
+    from pipeline.config import without_secret
     from pipeline.progress import duration
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -279,13 +284,17 @@ def _show(outcome: Outcome) -> None:
     if not outcome.num_computed:
         _out.print("Nothing to compute: everything was there already.")
     if outcome.tracked_at:
-        _out.print(f"Recorded in MLflow at {outcome.tracked_at}", highlight=False, soft_wrap=True)
+        _out.print(
+            f"Recorded in MLflow at {escape(without_secret(outcome.tracked_at))}", highlight=False, soft_wrap=True
+        )
     if outcome.report:
         _out.print(f"[bold]Report:[/] {escape(outcome.report)}", highlight=False, soft_wrap=True)
 
 
 def _interrupted() -> None:
-    again = shlex.join(["galatea", *sys.argv[1:]])
+    from pipeline.config import without_secret
+
+    again = shlex.join(["galatea", *map(without_secret, sys.argv[1:])])
     text = f"\n[yellow]Interrupted.[/] What is finished is kept. To go on, say the same again:\n  {escape(again)}"
     _err.print(text, highlight=False, soft_wrap=True)
 

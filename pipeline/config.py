@@ -6,6 +6,7 @@ single values (`animate.fps=12`). Everything is checked before anything expensiv
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -33,7 +34,8 @@ _SURROUNDINGS: dict[str, type] = {
     "tracking": TrackingConfig,
     "report": ReportConfig,
 }
-_SECRET_WORDS = ("key", "secret", "token", "password", "credential")
+_SECRET_WORDS = ("key", "secret", "token", "passw", "passphrase", "pwd", "credential", "connection_string", "sas")
+_PASSWORD_IN_URL = re.compile(r"(?<=://)([^/@:\s]*):[^/@\s]+(?=@)")
 _HIDDEN = "(hidden)"
 _SHARED = {"generator": "${generator}", "faces_pack": "${faces.pack}", "faces_root": "${faces.root}"}
 """Fields of several stages that are set in one place, unless a stage is given its own."""
@@ -59,7 +61,10 @@ class Config:
 
 
 def compose(
-    overrides: Sequence[str] = (), file: str | Path | None = None, own: Mapping[str, type] | None = None
+    overrides: Sequence[str] = (),
+    file: str | Path | None = None,
+    own: Mapping[str, type] | None = None,
+    recorded: str = "",
 ) -> Config:
     """Compose and check the configuration.
 
@@ -67,6 +72,8 @@ def compose(
         overrides: `GROUP=PRESET` and `KEY=VALUE` in Hydra's grammar.
         file: YAML file with values in the shape that `galatea config` prints.
         own: dataclasses of sections that only the calling command has.
+        recorded: the same as text: what a run folder was made with, perhaps by another version, whose keys are left
+            out where they are unknown; the file and the overrides go before it.
 
     Raises:
         ConfigError: a key, preset or value is wrong; the message names it and the nearest valid one.
@@ -77,7 +84,7 @@ def compose(
         with initialize_config_dir(config_dir=str(CONF_FOLDER), version_base="1.3"):
             presets = hydra_compose("config", overrides=choices)
         merged = OmegaConf.create(defaults)
-        for layer in (presets, _read(file)):
+        for layer in (presets, _only_known(_parsed(recorded, "of the run folder"), defaults), _read(file)):
             OmegaConf.set_struct(layer, False)
             _check_keys(layer, defaults)
             merged.merge_with(layer)
@@ -114,6 +121,19 @@ def to_flat(config: Config) -> dict[str, Any]:
 def to_yaml(config: Config) -> str:
     """The configuration as YAML that `compose(file=...)` reads back, without credentials."""
     return OmegaConf.to_yaml(OmegaConf.create(to_values(config)))
+
+
+def to_updated_yaml(config: Config, stages: Iterable[str], recorded: str) -> str:
+    """The same for a run of some stages in a folder that others were run in: theirs stays as it was recorded.
+
+    Raises:
+        ConfigError: what was recorded cannot be read.
+    """
+    running = {*stages, *({"generator"} if "invert" in stages else ()), *({"drivers"} if "drive" in stages else ())}
+    earlier: Any = OmegaConf.to_container(_parsed(recorded, "of the run folder"), resolve=False)
+    owned = {*config.stages, "generator", "drivers"} - running
+    kept = {name: value for name, value in earlier.items() if name in owned}
+    return OmegaConf.to_yaml(OmegaConf.create(to_values(config) | kept))
 
 
 def _sections(own: Mapping[str, type]) -> dict[str, type]:
@@ -184,12 +204,21 @@ def _read(file: str | Path | None) -> DictConfig:
     if file is None:
         return OmegaConf.create({})
     try:
-        loaded = OmegaConf.load(file)
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        text = Path(file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The configuration file {file} cannot be read: {error}") from error
-    if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"The configuration file {file}: expected `section: {{key: value}}`, got a list.")
-    values: DictConfig = OmegaConf.create(_without_hidden(OmegaConf.to_container(loaded, resolve=False)))
+    return _parsed(text, str(file))
+
+
+def _parsed(text: str, file: str) -> DictConfig:
+    try:
+        loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create({})
+        container = OmegaConf.to_container(loaded, resolve=False)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"The configuration file {file} cannot be read: {error}") from error
+    if not isinstance(container, dict) or not all(isinstance(name, str) for name in container):
+        raise ConfigError(f"The configuration file {file}: expected `section: {{key: value}}`, got something else.")
+    values: DictConfig = OmegaConf.create(_without_hidden(container))
     return values
 
 
@@ -197,7 +226,22 @@ def _without_hidden(value: Any) -> Any:
     """Leave out credentials that were hidden when the file was written: they come from elsewhere."""
     if not isinstance(value, Mapping):
         return value
-    return {key: _without_hidden(item) for key, item in value.items() if item != _HIDDEN}
+    return {key: _without_hidden(item) for key, item in value.items() if not _is_hidden(item)}
+
+
+def _is_hidden(value: Any) -> bool:
+    return any(map(_is_hidden, value)) if isinstance(value, list) else isinstance(value, str) and _HIDDEN in value
+
+
+def _only_known(layer: DictConfig, defaults: Mapping[str, Any]) -> DictConfig:
+    known: DictConfig = OmegaConf.create({})
+    for section, values in layer.items():
+        default = defaults.get(str(section))
+        if isinstance(default, dict) and isinstance(values, DictConfig):
+            known[section] = {key: value for key, value in values.items() if key in default}
+        elif default is not None and not isinstance(default, dict):
+            known[section] = values
+    return known
 
 
 def _check_keys(layer: DictConfig, defaults: Mapping[str, Any]) -> None:
@@ -208,11 +252,24 @@ def _check_keys(layer: DictConfig, defaults: Mapping[str, Any]) -> None:
             raise unknown_key(key, known)
 
 
+def without_secret(argument: str) -> str:
+    """Return an argument of a command line without what looks like a credential."""
+    key, equals, value = argument.partition("=")
+    if equals and _is_secret(key, value):
+        return f"{key}={_HIDDEN}"
+    return _PASSWORD_IN_URL.sub(rf"\1:{_HIDDEN}", argument)
+
+
 def _without_secrets(value: Any) -> Any:
+    if isinstance(value, str):
+        return _PASSWORD_IN_URL.sub(rf"\1:{_HIDDEN}", value)
+    if isinstance(value, list | tuple):
+        return [_without_secrets(item) for item in value]
     if not isinstance(value, Mapping):
         return value
     return {key: _HIDDEN if _is_secret(key, item) else _without_secrets(item) for key, item in value.items()}
 
 
 def _is_secret(key: str, value: object) -> bool:
-    return isinstance(value, str) and bool(value) and any(word in key.lower() for word in _SECRET_WORDS)
+    is_text = isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""
+    return is_text and any(word in key.lower() for word in _SECRET_WORDS)

@@ -11,7 +11,7 @@ from typing import Any
 import galatea
 from galatea.errors import ConfigError, RunError
 from pipeline.aggregates import aggregate, distributions
-from pipeline.config import Config, to_flat, to_yaml
+from pipeline.config import Config, to_flat, to_updated_yaml, to_yaml
 from pipeline.driver_names import driver_specs
 from pipeline.executor import RunInterruptedError
 from pipeline.manifest import DONE
@@ -106,7 +106,7 @@ def _run(order: Order, plan: RunPlan, tracker: Tracker, progress: OnProgress) ->
         tracker.stage_finished(summary, models.get(summary.stage, []))
 
     plan.run.check_writable()
-    plan.run.write(CONFIG_FILE, to_yaml(order.config).encode())
+    plan.run.write(CONFIG_FILE, _configuration(order, plan.run).encode())
     if order.inputs:
         run(plan, progress, note)
     else:
@@ -125,7 +125,8 @@ def _close(order: Order, plan: RunPlan, tracker: Tracker, summaries: Mapping[str
 
 def _record(order: Order, store: Store, is_whole: bool) -> RunRecord:
     source = StoredRun(store)
-    texts = {CONFIG_FILE: to_yaml(order.config), "distributions.json": json.dumps(distributions(source), indent=1)}
+    recorded = store.read(CONFIG_FILE).decode()
+    texts = {CONFIG_FILE: recorded, "distributions.json": json.dumps(distributions(source), indent=1)}
     if is_whole:
         texts[REPORT_FILE] = store.read(REPORT_FILE).decode()
     done = [row for row in source.facts("animate") if row["status"] == DONE and row.get("clip")]
@@ -133,6 +134,12 @@ def _record(order: Order, store: Store, is_whole: bool) -> RunRecord:
     samples = done[::step][: order.config.tracking.num_sample_clips]
     clips = {f"clips/{row['clip_id']}.mp4": store.read(row["clip"]) for row in samples}
     return RunRecord(aggregate(source), texts, clips)
+
+
+def _configuration(order: Order, store: Store) -> str:
+    if order.stages == STAGES or not store.exists(CONFIG_FILE):
+        return to_yaml(order.config)
+    return to_updated_yaml(order.config, order.stages, store.read(CONFIG_FILE).decode())
 
 
 def _facts(order: Order) -> RunFacts:

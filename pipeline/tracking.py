@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from galatea.errors import RunError
 from galatea.weights import home
+from pipeline.config import without_secret
 from pipeline.settings import TrackingConfig
 
 if TYPE_CHECKING:
@@ -234,7 +235,8 @@ def _connect(uri: str, config: TrackingConfig) -> tuple[MlflowClient, str]:
             return client, str(client.create_experiment(config.experiment, artifact_location=location))
     except TrackingError as error:
         raise TrackingError(
-            f"Tracking at {uri} cannot be used: {error}. Start the server, set tracking.uri, or say tracking=off."
+            f"Tracking at {without_secret(uri)} cannot be used: {error}. Start the server, set tracking.uri, or say "
+            "tracking=off."
         ) from error
 
 

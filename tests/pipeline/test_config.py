@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from galatea.errors import ConfigError
-from pipeline.config import compose, presets, to_flat, to_yaml
+from pipeline.config import compose, presets, to_flat, to_yaml, without_secret
 
 
 def test_presets_files_and_values_are_layered(tmp_path: Path) -> None:
@@ -74,3 +74,21 @@ def test_credentials_are_used_but_never_shown(tmp_path: Path) -> None:
     assert to_flat(config)["storage.options.endpoint_url"] == "http://store"
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert "secret" not in compose(file=tmp_path / "config.yaml").storage.options
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "storage.options.password=41972",
+        "storage.options.client_kwargs.connection_string='AccountName=x;AccountKey=41972'",
+        "tracking.uri=postgresql://bob:41972@db/ml",
+        "drivers=['https://bob:41972@films.example/a.mp4']",
+    ],
+)
+def test_no_shape_of_a_credential_is_shown(tmp_path: Path, override: str) -> None:
+    config = compose([override])
+    assert "41972" not in to_yaml(config)
+    assert "41972" not in str(to_flat(config))
+    assert "41972" not in without_secret(override)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert "hidden" not in to_yaml(compose(file=tmp_path / "config.yaml"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from typer.testing import CliRunner
 
 from galatea.errors import ConfigError
+from pipeline.cli import app
 from pipeline.config import Config, compose
 from pipeline.executor import RunInterruptedError
 from pipeline.run_stage import Progress
 from pipeline.session import Order, carry_out
-from pipeline.settings import TrackingConfig
+from pipeline.settings import ReportConfig, TrackingConfig
 from pipeline.stage_catalogue import STAGES
 from stages.base import Stage
 from tests.pipeline.small_chain import CHAIN, SmallConfig, write_photos
@@ -99,6 +102,21 @@ def test_stages_run_one_by_one_on_what_is_there(photos: str, tmp_path: Path) -> 
         assert outcome.report == ""
     with pytest.raises(ConfigError, match="drive has not finished"):
         carry_out(Order((), run, config, ("edit", "animate")), _quiet, _build)
+
+
+def test_a_stage_on_its_own_leaves_the_record_of_the_others_alone(photos: str, tmp_path: Path) -> None:
+    carry_out(Order((photos,), str(tmp_path / "run"), _config(drivers=("smile",), generator="mine")), _quiet, _build)
+    carry_out(Order((), str(tmp_path / "run"), _config(drivers=("turn",)), ("evaluate",)), _quiet, _build)
+    recorded = compose(recorded=(tmp_path / "run" / "config.yaml").read_text())
+    assert (recorded.drivers, recorded.generator) == (("smile",), "mine")
+
+
+def test_a_report_made_anew_shows_the_settings_of_the_run(photos: str, tmp_path: Path) -> None:
+    limits = ReportConfig(max_portraits=17)
+    first = carry_out(Order((photos,), str(tmp_path / "run"), _config(report=limits)), _quiet, _build)
+    Path(first.report).unlink()
+    assert CliRunner().invoke(app, ["report", str(tmp_path / "run")]).exit_code == 0
+    assert re.search(r"report\.max_portraits\D+17\b", Path(first.report).read_text())
 
 
 def test_a_missing_driver_is_found_before_the_run_folder_is_touched(photos: str, tmp_path: Path) -> None:
