@@ -3,11 +3,12 @@
 Both runs hold the same portraits and clips under the same ids (ids follow from the bytes of the photos), so figures are
 compared in pairs: the same portrait before and after. A figure has regressed if its mean became worse by more than its
 tolerance, and the bootstrap confidence interval of the mean difference (Efron 1979) excludes no change at all. A record
-that the baseline has done, and the run has not, is lost, and a loss is a regression whatever the figures say.
+or a figure that the baseline has, and the run has not, is lost, and a loss is a regression whatever the rest says.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -34,10 +35,11 @@ TOLERANCES: Mapping[str, float] = MappingProxyType(
         "expression_error": 0.005,
         "view_landmark_error": 0.001,
         "view_psnr": 0.3,
+        "accepted": 0.01,
     }
 )
-"""How much worse the mean of a figure may be, in the figure's own unit."""
-HIGHER_IS_BETTER = frozenset({"identity_similarity", "psnr", "ssim", "ms_ssim", "view_psnr"})
+"""How much worse the mean of a figure may be, in the figure's own unit; `accepted` is 1 or 0, by the verdict."""
+HIGHER_IS_BETTER = frozenset({"identity_similarity", "psnr", "ssim", "ms_ssim", "view_psnr", "accepted"})
 NUM_RESAMPLES, CONFIDENCE = 2000, 0.95
 REGRESSED, WORSE, SAME, BETTER = "regressed", "worse", "same", "better"
 """`worse` is certain, but tolerated; `same` cannot be told from no change; only `regressed` fails."""
@@ -72,7 +74,7 @@ class FigureChange:
 
 @dataclass(frozen=True)
 class LostRecord:
-    """A record that the baseline has done and the run has not."""
+    """A record that the baseline has done and the run has not, or whose figure the run does not have."""
 
     stage: str
     record: str
@@ -110,7 +112,8 @@ def compare(run: Facts, baseline: Facts, tolerances: Mapping[str, float] | None 
     allowed = {**TOLERANCES, **_checked(tolerances or {})}
     before, after = ({row["subject_id"]: row for row in _done(side, "evaluate")} for side in (baseline, run))
     shared = [name for name in before if name in after]
-    if not shared:
+    lost, num_gained = _coverage(run, baseline)
+    if not shared and not _have_something_in_common(run, baseline):
         raise ConfigError(
             f"compare: expected runs of the same photos, got {len(before)} evaluated records in the baseline and "
             f"{len(after)} in the run, none of them in both; compare runs with the same photos and drivers."
@@ -119,7 +122,7 @@ def compare(run: Facts, baseline: Facts, tolerances: Mapping[str, float] | None 
     for kind in sorted({str(before[name]["kind"]) for name in shared}):
         pairs = [(before[name], after[name]) for name in shared if before[name]["kind"] == kind]
         changes += [change for figure in allowed if (change := _change(kind, figure, pairs, allowed[figure]))]
-    lost, num_gained = _coverage(run, baseline)
+    lost += tuple(loss for name in shared for loss in _lost_figures(before[name], after[name]))
     return Comparison(tuple(changes), lost, num_gained, _seconds(run, baseline))
 
 
@@ -154,9 +157,8 @@ def _change(
     kind: str, figure: str, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], tolerance: float
 ) -> FigureChange | None:
     """Compare one figure; None if the kind of record does not have it."""
-    numbers = [(a.get(figure), b.get(figure)) for a, b in pairs]
+    numbers = [(_figure(a, figure), _figure(b, figure)) for a, b in pairs]
     values = np.array([pair for pair in numbers if None not in pair], dtype=np.float64).reshape(-1, 2)
-    values = values[np.isfinite(values).all(axis=1)]
     if not len(values):
         return None
     low, high = _interval(values[:, 1] - values[:, 0])
@@ -169,6 +171,26 @@ def _change(
     elif sure_gain > 0:
         verdict = BETTER
     return FigureChange(kind, figure, len(values), float(before), float(after), low, high, tolerance, verdict)
+
+
+def _figure(row: Mapping[str, Any], figure: str) -> float | None:
+    """Return a figure of a record; None where it has none, or no finite one."""
+    if figure == "accepted":
+        return float(row["verdict"] == "accepted") if row.get("verdict") else None
+    value = row.get(figure)
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _lost_figures(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[LostRecord]:
+    figures = [name for name in TOLERANCES if _figure(before, name) is not None and _figure(after, name) is None]
+    return [LostRecord("evaluate", str(after["subject_id"]), f"the run has no {figure}") for figure in figures]
+
+
+def _have_something_in_common(run: Facts, baseline: Facts) -> bool:
+    return any(
+        {row["source_id"] for row in run.facts(stage)} & {row["source_id"] for row in baseline.facts(stage)}
+        for stage in STEPS
+    )
 
 
 def _interval(differences: Float[np.ndarray, " n"]) -> tuple[float, float]:

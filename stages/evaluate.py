@@ -216,7 +216,7 @@ class EvaluateStage(Stage):
         missed = []
         for name, limit, is_lower_bound in gates:
             value = scores[name]
-            if value is not None and (value < limit if is_lower_bound else value > limit):
+            if value is not None and not (value >= limit if is_lower_bound else value <= limit):
                 missed.append(f"{name} {value:.3g}, gate {limit:g}")
         return missed
 

@@ -86,6 +86,29 @@ def test_a_lost_record_is_a_regression_with_its_reason() -> None:
     assert compare(Run(rows, {"invert": [done]}), Run(rows, {"invert": [failed]})).num_gained == 1
 
 
+def test_a_figure_that_is_not_a_number_any_more_is_lost() -> None:
+    before = evaluated()
+    after = Run(
+        [dict(row, psnr=float("nan")) if row["subject_id"] == "0003" else row for row in before.facts("evaluate")]
+    )
+    assert [(lost.record, lost.reason) for lost in compare(after, before).lost] == [("0003", "the run has no psnr")]
+
+
+def test_records_that_are_rejected_now_are_a_regression() -> None:
+    accepted, rejected = (
+        Run([{**row, "verdict": verdict} for row in evaluated().facts("evaluate")])
+        for verdict in ("accepted", "rejected")
+    )
+    assert verdict(compare(rejected, accepted), "accepted") == REGRESSED
+    assert verdict(compare(accepted, rejected), "accepted") == BETTER
+
+
+def test_a_run_that_lost_everything_is_a_regression() -> None:
+    baseline = evaluated()
+    failed = Run([{**row, "status": "failed", "error_message": "no memory"} for row in baseline.facts("evaluate")])
+    assert len(compare(failed, baseline).lost) == NUM
+
+
 def test_computing_times_are_those_of_shared_records() -> None:
     assert compare(evaluated(), evaluated()).seconds == {"evaluate": (2.0, 2.0)}
 
