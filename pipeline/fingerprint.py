@@ -52,17 +52,24 @@ def code_version(stage: Stage) -> str:
 @cache
 def code_hash(module: str) -> str:
     """Hash of the source of a module and of the project's modules that it imports, directly or not."""
-    sources: dict[str, str] = {}
+    sources = {name: path.read_text(encoding="utf-8") for name, path in source_files(module).items()}
+    return digest(*(part for name in sorted(sources) for part in (name, sources[name])))
+
+
+def source_files(module: str) -> dict[str, Path]:
+    """Where the source of a module is, and of the project's modules that it imports, directly or not; by name."""
+    files: dict[str, Path] = {}
     queue = [module]
     while queue:
         name = queue.pop()
         path = _source_path(name)
-        if name in sources or path is None:
+        if name in files or path is None:
             continue
-        sources[name] = path.read_text(encoding="utf-8")
+        files[name] = path
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        queue += [found for found in _imports(sources[name], package) if found.split(".")[0] in _PACKAGES]
-    return digest(*(part for name in sorted(sources) for part in (name, sources[name])))
+        found = _imports(path.read_text(encoding="utf-8"), package)
+        queue += [other for other in found if other.split(".")[0] in _PACKAGES]
+    return files
 
 
 def _config_text(stage: Stage) -> str:

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from galatea.weights import BUILT_IN
 from pipeline.config import compose, to_values
+from pipeline.fingerprint import source_files
 from pipeline.stage_catalogue import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +47,22 @@ def test_it_runs_every_stage_with_its_part_of_the_configuration(pipeline: dict[s
 def test_what_it_depends_on_exists(pipeline: dict[str, Any]) -> None:
     files = [dep for stage in pipeline["stages"].values() for dep in stage["deps"] if not dep.startswith("${")]
     assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_all_code_and_weights_that_make_its_rows(pipeline: dict[str, Any], name: str) -> None:
+    deps = [ROOT / dep for dep in pipeline["stages"][name]["deps"] if not dep.startswith("${")]
+    used = [*source_files(f"stages.{name}").values(), *BUILT_IN.iterdir()]
+    assert [file for file in used if not {file, *file.parents} & set(deps)] == []
+
+
+def test_compiled_python_is_no_dependency() -> None:
+    assert "__pycache__" in (ROOT / ".dvcignore").read_text().split()
+
+
+def test_metrics_of_a_commit_are_kept(pipeline: dict[str, Any]) -> None:
+    [metrics] = pipeline["stages"]["report"]["metrics"]
+    assert metrics == "${run}/metrics.json"
 
 
 def test_it_makes_the_same_run_as_the_demo(pipeline: dict[str, Any]) -> None:
