@@ -1,7 +1,7 @@
 # Galatea: `make demo` animates real photos, `make test` checks everything, `make help` lists the rest.
 
 PYTHON ?= python3.11
-# What pip is asked for torch. Another build of the same version: `make setup TORCH="torch==2.13.0 --index-url URL"`.
+# What pip is asked for torch. Another build of the same version: `make setup TORCH="torch==2.13.0+cpu --extra-index-url URL"`.
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,6 +15,7 @@ DRIVER ?=
 
 help:
 	@echo "make setup    virtual environment in $(VENV): torch, then every pinned dependency, then galatea"
+	@echo "              (TORCH=... takes another build of torch: docs/running.md, Set-up)"
 	@echo "make demo     animate the demo photos and print where the report is (DRIVER=video.mp4 adds a driving video)"
 	@echo "make test     lint, types, layers, tests"
 	@echo "make repro    the same stages through DVC (dvc repro), with metrics and plots"

@@ -85,7 +85,7 @@ def _devices() -> list[Finding]:
     import torch
 
     if not torch.cuda.is_available():
-        advice = "Everything runs on the CPU. For a GPU, install a CUDA build of torch: see `make help`."
+        advice = "Everything runs on the CPU. For a GPU, install a CUDA build of torch: docs/running.md, Set-up."
         return [Finding("GPU", State.NOTE, f"none that torch {torch.__version__} sees", advice)]
     return [
         Finding("GPU", State.OK, f"cuda:{index} {facts.name}, {facts.total_memory / _GIB:.0f} GiB")

@@ -16,8 +16,8 @@ PACKAGES = ("galatea", "stages", "pipeline", "training")
 ALLOWED = {
     "ray": {"pipeline/ray_pool.py", "pipeline/ray_actors.py"},
     "mlflow": {"pipeline/tracking.py", "training/tracking.py"},
-    "hydra": {"pipeline/config.py", "pipeline/cli.py"},
-    "omegaconf": {"pipeline/config.py", "pipeline/cli.py"},
+    "hydra": {"pipeline/config.py"},
+    "omegaconf": {"pipeline/config.py"},
     "fsspec": {"pipeline"},
     "pyarrow": {"pipeline"},
     "rich": {"pipeline"},

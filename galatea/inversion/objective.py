@@ -15,7 +15,7 @@ from galatea.inversion.target import InversionTarget
 from galatea.losses import feature_loss, gradient_loss, l1_loss, matte_loss, structure_loss
 
 FeatureExtractor = Callable[[Tensor], Sequence[Tensor]]
-"""From images in [-1, 1] to feature maps of a face network (`FacePack.features`)."""
+"""From images in [-1, 1] to feature maps of a face network."""
 
 
 @dataclass(frozen=True)

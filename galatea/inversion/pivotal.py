@@ -93,7 +93,7 @@ class Tuning:
 
     Attributes:
         w_plus: the latents.
-        camera: refined cameras.
+        camera: the target's cameras, moved only where `camera_lr` is above 0.
         residuals: maps with a leading batch axis.
         delta: weight changes; of one portrait.
         loss: final losses.
