@@ -22,14 +22,13 @@ from galatea.eg3d.renderer import VolumeRenderer
 from galatea.eg3d.triplane import OSGDecoder
 
 RESULTS = Path(__file__).parent / "results" / "eg3d_memory.json"
-GRADIENTS = ("none", "kept", "recomputed")
 RUNS = {
     "512 x 512": (512, 48, 1024, "none"),
     "256 x 256 with gradients, recomputed": (256, 48, 2048, "recomputed"),
     "128 x 128 with gradients, kept": (128, 48, 1024, "kept"),
     "128 x 128 with gradients, recomputed": (128, 48, 1024, "recomputed"),
 }
-"""Rays a side, samples of each pass, rays at once, gradients."""
+"""Rays a side, samples of each pass, rays at once, gradients ("none", "kept" or "recomputed")."""
 
 
 def main() -> None:

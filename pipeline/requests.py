@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.base import Record
-
 
 @dataclass(frozen=True)
 class Join:
@@ -43,8 +41,3 @@ class Requests:
     joins: tuple[Join, ...] = ()
     uris: Mapping[str, str] = field(default_factory=dict)
     """Columns of bytes that are read from a URI -> the column that holds the URI."""
-
-    @staticmethod
-    def from_records(source_id_column: str, records: Sequence[Record], fingerprint: str = "") -> Requests:
-        """Requests that carry their whole records: for few records, such as one photo from the command line."""
-        return Requests([Request(record[source_id_column], fingerprint, dict(record)) for record in records])

@@ -9,12 +9,13 @@ import torch
 from galatea.animation.motion import NUM_ACTIONS, Motion, MotionKind
 from galatea.errors import DriverError
 
-_PATHS: dict[str, tuple[str, MotionKind, float]] = {
-    "turn": ("yaw sweeps from one side to the other", "absolute", 4.0),
-    "nod": ("two nods", "relative", 2.4),
-    "shake": ("two shakes of the head", "relative", 2.4),
-    "orbit": ("the point of view circles around the face", "absolute", 4.0),
+_PATHS: dict[str, tuple[MotionKind, float]] = {
+    "turn": ("absolute", 4.0),
+    "nod": ("relative", 2.4),
+    "shake": ("relative", 2.4),
+    "orbit": ("absolute", 4.0),
 }
+"""Name -> kind of motion, seconds."""
 TURN_DEG, NOD_DEG, SHAKE_DEG = 30.0, 9.0, 16.0
 ORBIT_YAW_DEG, ORBIT_PITCH_DEG = 22.0, 12.0
 
@@ -24,13 +25,12 @@ def camera_path_names() -> tuple[str, ...]:
     return tuple(_PATHS)
 
 
-def camera_path(name: str, fps: float = 25.0, seconds: float | None = None, amplitude: float = 1.0) -> Motion:
+def camera_path(name: str, fps: float = 25.0, amplitude: float = 1.0) -> Motion:
     """Return a camera path that ends where it begins.
 
     Args:
         name: one of `camera_path_names`.
         fps: frames per second.
-        seconds: length; None takes the path's own.
         amplitude: scales the angles (1: turn +-30 degrees, nod 9, shake +-16, orbit 22 by 12).
 
     Raises:
@@ -38,8 +38,8 @@ def camera_path(name: str, fps: float = 25.0, seconds: float | None = None, ampl
     """
     if name not in _PATHS:
         raise DriverError(f"camera path: expected one of {', '.join(_PATHS)}, got {name!r}")
-    _, kind, usual_seconds = _PATHS[name]
-    frames = max(2, round((seconds or usual_seconds) * fps))
+    kind, seconds = _PATHS[name]
+    frames = max(2, round(seconds * fps))
     phase = torch.arange(frames) / frames * 2 * math.pi
     yaw = pitch = torch.zeros(frames)
     if name == "turn":

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from galatea.animation.background import fill_background
-from galatea.eg3d.generator import Rendering
 from galatea.errors import InputError
 
 _HOLE_THRESHOLD = 0.02
@@ -61,14 +60,6 @@ def photo_layer(
 ) -> Float[Tensor, "batch 4 size size"]:
     """Return the person of a photo as a layer: over `background` it gives the photo back exactly."""
     return torch.cat([photo - (1 - matte) * background, matte], dim=1)
-
-
-def rendered_layer(rendering: Rendering, size: int) -> Float[Tensor, "batch 4 size size"]:
-    """Return a rendering as a layer of the given size."""
-    alpha = rendering.alpha if rendering.image_alpha is None else rendering.image_alpha
-    colour = F.interpolate(rendering.image * 0.5 + 0.5, (size, size), mode="bicubic", align_corners=False)
-    alpha = F.interpolate(alpha, (size, size), mode="bicubic", align_corners=False)
-    return torch.cat([colour, alpha], dim=1).clamp(0, 1)
 
 
 def compose(

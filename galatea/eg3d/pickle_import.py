@@ -38,7 +38,6 @@ GENERATOR_CLASS = "TriPlaneGenerator"
 POSITIONAL = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
 """Order of the reference generator's positional arguments."""
 FILTER_SUFFIX = "resample_filter"
-OPTIONAL_STATE = "dataset_label_std"
 GAIN_TOLERANCE = 1e-5
 MAX_FILE_BYTES = 2 << 30
 """A full training snapshot is about 0.5 GB."""
@@ -145,7 +144,7 @@ def _inspect(root: Any, budget: Budget) -> OfficialGenerator:
     axes = as_tensor(module.child("renderer").attributes.get("plane_axes"), "renderer.plane_axes", budget)
     if axes.shape != (3, 3, 3):
         raise WeightsError(f"renderer.plane_axes: expected shape (3, 3, 3), found {axes.shape}")
-    config = _config(module, stored, _checked("renderer.plane_axes", axes.to_tensor()))
+    config = _config(module, _checked("renderer.plane_axes", axes.to_tensor()))
     # The 2X, 4X and 8X modules carry a filter of their own that nothing reads.
     stored.pop(f"superresolution.{FILTER_SUFFIX}", None)
     return OfficialGenerator(config, module, stored)
@@ -170,7 +169,7 @@ def _checked(name: str, value: Tensor) -> Tensor:
     return value
 
 
-def _config(module: Module, stored: dict[str, StoredTensor], plane_axes: Tensor) -> GeneratorConfig:
+def _config(module: Module, plane_axes: Tensor) -> GeneratorConfig:
     """Return the configuration that an official generator was built with."""
     arguments = _arguments(module)
     rendering = {

@@ -62,14 +62,6 @@ def ms_ssim(
     return torch.stack(scales).pow((weights / weights.sum())[:, None]).prod(0)
 
 
-def sharpness(image: Float[Tensor, "batch 3 h w"], mask: Float[Tensor, "batch 1 h w"] | None = None) -> Tensor:
-    """Return the standard deviation of the Laplacian of the grey image inside the mask, in grey levels of 255."""
-    grey = (image * image.new_tensor((0.299, 0.587, 0.114))[:, None, None]).sum(1, keepdim=True) * 127.5
-    kernel = image.new_tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
-    laplacian = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), kernel)
-    return weighted_mean(laplacian.square(), _mask_for(image, mask)).sqrt()
-
-
 def _mask_for(image: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return image.new_ones(image.shape[0], 1, *image.shape[2:])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from galatea.faces import alignment
 from galatea.morphable import atlas
@@ -286,9 +286,3 @@ def phenotype_features(phenotypes: Float[np.ndarray, "n 11"]) -> Float[np.ndarra
     african, asian = column["african"] - 1 / 3, column["asian"] - 1 / 3
     crossed = [old * gender, young * gender, african * gender, asian * gender]
     return np.stack([np.ones_like(old), old, young, gender, *build, african, asian, *crossed], 1)
-
-
-def visible_face(topology: Topology, reference: Float[np.ndarray, "v 3"]) -> Bool[np.ndarray, "f"]:
-    """Return the triangles of the face proper: skin in front of the ears, from chin to hairline."""
-    centre = reference[topology.triangles].mean(1)
-    return np.asarray((topology.part == 0) & (centre[:, 1] > 0.635) & (centre[:, 1] < 0.80) & (centre[:, 2] > 0.06))

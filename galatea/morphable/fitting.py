@@ -224,11 +224,6 @@ def _expression(landmarks: Landmarks) -> Float[Tensor, "batch 52"] | None:
     return None if expression is None else expression.detach().float().cpu().nan_to_num(0.0)
 
 
-def fit_heads(model: LinearHead | LandmarkModel, landmarks: Landmarks) -> HeadFit:
-    """Fit a head model to landmarks; for many calls keep a `HeadFitter`."""
-    return HeadFitter(model).fit(landmarks)
-
-
 def observed_points(points: Float[Tensor, "batch 478 2"]) -> Float[Tensor, "batch points 2"]:
     """Return the 468 mesh points and the two pupils.
 

@@ -55,7 +55,6 @@ class Solution:
     parameters: Float[Tensor, "batch m"]
     cost: Float[Tensor, "batch"]
     is_converged: Bool[Tensor, "batch"]
-    num_iterations: int
 
 
 def solve(
@@ -75,9 +74,9 @@ def solve(
     parameters, damping = start.clone(), torch.full_like(start[:, 0], 1e-2)
     cost = torch.full_like(damping, torch.inf)
     is_converged = torch.zeros_like(damping, dtype=torch.bool)
-    iterations = 0
-    while iterations < max_iterations and not bool(is_converged.all()):
-        iterations += 1
+    for _ in range(max_iterations):
+        if bool(is_converged.all()):
+            break
         rows = torch.nonzero(~is_converged)[:, 0]
         current = parameters[rows]
         model = problem.linearise(current, rows)
@@ -89,7 +88,7 @@ def solve(
         factor = torch.where(is_better, torch.tensor(1 / 3), torch.tensor(4.0))
         damping[rows] = (damping[rows] * factor).clamp(MIN_DAMPING, MAX_DAMPING)
         is_converged[rows] = (model.cost - trial_cost).abs() <= tolerance * (model.cost + NEGLIGIBLE_COST)
-    return Solution(parameters, cost, is_converged, iterations)
+    return Solution(parameters, cost, is_converged)
 
 
 def _step(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.requests import Requests
 from pipeline.run_stage import StageSummary, run_stage
 from pipeline.settings import ExecutorConfig
 from pipeline.storage import Store
-from tests.pipeline.small_stages import NumberConfig, NumberStage, number_records
+from tests.pipeline.small_stages import NumberConfig, NumberStage, number_requests
 
 NAMES = [f"n{number:02d}" for number in range(24)] + ["bad0", "faceless0"]
 
@@ -16,7 +15,7 @@ NAMES = [f"n{number:02d}" for number in range(24)] + ["bad0", "faceless0"]
 def run_numbers(folder: str, executor: ExecutorConfig, **config: object) -> StageSummary:
     """Run the number stage on the names above; every record takes a little while."""
     settings = NumberConfig(**{"seconds": 0.1, "batch_size": 2, **config})  # type: ignore[arg-type]
-    requests = Requests.from_records("number_id", number_records(NAMES))
+    requests = number_requests(NAMES)
     return run_stage(NumberStage(settings), requests, Store(folder), executor, _print_progress)
 
 

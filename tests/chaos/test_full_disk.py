@@ -10,12 +10,11 @@ import pytest
 
 from pipeline.journal import read_keys, shard_paths
 from pipeline.manifest import read_rows
-from pipeline.requests import Requests
 from pipeline.run_stage import StageSummary, run_stage
 from pipeline.settings import ExecutorConfig
 from pipeline.storage import Store
 from pipeline.storage_errors import FullDiskError
-from tests.pipeline.small_stages import NumberConfig, NumberStage, number_records
+from tests.pipeline.small_stages import NumberConfig, NumberStage, number_requests
 
 NAMES = [f"n{number:02d}" for number in range(16)]
 
@@ -33,7 +32,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def run_numbers(folder: Path, names: list[str]) -> StageSummary:
-    requests = Requests.from_records("number_id", number_records(names))
+    requests = number_requests(names)
     stage = NumberStage(NumberConfig(batch_size=2))
     return run_stage(stage, requests, Store(str(folder)), ExecutorConfig(kind="local"))
 

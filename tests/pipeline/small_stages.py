@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from galatea.errors import InputError, NoFaceError, WeightsError
+from pipeline.requests import Request, Requests
 from stages.base import Column, Kind, ModelPart, Record, Stage
 
 
@@ -128,3 +129,8 @@ class CopyStage(Stage):
 
 def number_records(names: Sequence[str]) -> list[Record]:
     return [{"number_id": name, "value": float(index)} for index, name in enumerate(names)]
+
+
+def number_requests(names: Sequence[str], fingerprint: str = "") -> Requests:
+    """Requests that carry their whole records."""
+    return Requests([Request(record["number_id"], fingerprint, record) for record in number_records(names)])

@@ -5,7 +5,6 @@ import pytest
 from galatea.errors import ConfigError, WeightsError
 from pipeline.manifest import read_rows
 from pipeline.ray_actors import granted_resources, num_actors_that_fit
-from pipeline.requests import Requests
 from pipeline.run import run
 from pipeline.run_stage import run_stage
 from pipeline.settings import ExecutorConfig
@@ -14,7 +13,7 @@ from pipeline.storage import Store
 from stages.base import Resources
 from tests.pipeline.comparing import comparable_rows
 from tests.pipeline.small_chain import CHAIN, plan_chain, write_photos
-from tests.pipeline.small_stages import NumberConfig, NumberStage, UnfitStage, number_records
+from tests.pipeline.small_stages import NumberConfig, NumberStage, UnfitStage, number_requests
 
 RAY = ExecutorConfig(kind="ray")
 NAMES = [*(f"n{number}" for number in range(9)), "bad1", "faceless2", "crash3", "huge4", "misshapen5"]
@@ -35,7 +34,7 @@ def test_every_way_to_fail_ends_as_the_same_row_on_ray_as_in_this_process(ray_ad
     stores = {kind: Store(str(tmp_path / kind)) for kind in ("local", "ray")}
 
     for kind, store in stores.items():
-        requests = Requests.from_records("number_id", number_records(NAMES))
+        requests = number_requests(NAMES)
         run_stage(NumberStage(NumberConfig(max_batch=3)), requests, store, ExecutorConfig(kind=kind))
 
     assert comparable_rows(stores["ray"], "number") == comparable_rows(stores["local"], "number")
@@ -49,7 +48,7 @@ def test_every_way_to_fail_ends_as_the_same_row_on_ray_as_in_this_process(ray_ad
 
 
 def test_an_error_that_stops_the_run_crosses_the_process_border_as_itself(ray_address: str, tmp_path: Path) -> None:
-    requests = Requests.from_records("number_id", number_records(NAMES))
+    requests = number_requests(NAMES)
 
     with pytest.raises(WeightsError, match=r"weights are damaged \(in process"):
         run_stage(UnfitStage(NumberConfig()), requests, Store(str(tmp_path)), RAY)

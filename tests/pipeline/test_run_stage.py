@@ -14,7 +14,7 @@ from pipeline.storage import Store
 from pipeline.worker import StageContractError
 from stages.base import Record
 from tests.pipeline.comparing import comparable_rows
-from tests.pipeline.small_stages import CopyStage, NumberConfig, NumberStage, UnfitStage, number_records
+from tests.pipeline.small_stages import CopyStage, NumberConfig, NumberStage, UnfitStage, number_requests
 
 LOCAL = ExecutorConfig(kind="local")
 NAMES = [f"n{number}" for number in range(9)]
@@ -33,7 +33,7 @@ def run_numbers(
     executor: ExecutorConfig = LOCAL,
     fingerprint: str = "",
 ) -> StageSummary:
-    requests = Requests.from_records("number_id", number_records(names), fingerprint)
+    requests = number_requests(names, fingerprint)
     return run_stage(NumberStage(config), requests, store, executor)
 
 
@@ -103,7 +103,7 @@ def test_more_requests_compute_only_what_is_new_and_fewer_drop_rows_and_files(st
 
 
 def test_another_order_is_taken_over_without_computing(store: Store) -> None:
-    requests = Requests.from_records("number_id", number_records(NAMES))
+    requests = number_requests(NAMES)
     run_stage(NumberStage(NumberConfig()), requests, store, LOCAL)
 
     summary = run_stage(NumberStage(NumberConfig()), replace(requests, items=requests.items[::-1]), store, LOCAL)
@@ -164,7 +164,7 @@ def test_a_journal_is_compacted_whatever_order_and_repetition_it_has(store: Stor
 def test_progress_counts_to_the_end(store: Store) -> None:
     run_numbers(store, NAMES[:3])
     seen: list[Progress] = []
-    requests = Requests.from_records("number_id", number_records([*NAMES, "bad1"]))
+    requests = number_requests([*NAMES, "bad1"])
 
     run_stage(NumberStage(NumberConfig()), requests, store, LOCAL, seen.append)
 
@@ -180,7 +180,7 @@ def test_an_id_that_is_asked_for_twice_is_refused(store: Store) -> None:
 
 
 def test_an_error_that_stops_the_run_leaves_no_manifest(store: Store) -> None:
-    requests = Requests.from_records("number_id", number_records(NAMES))
+    requests = number_requests(NAMES)
 
     with pytest.raises(WeightsError, match="weights are damaged"):
         run_stage(UnfitStage(NumberConfig()), requests, store, LOCAL)
@@ -219,11 +219,11 @@ class SilentStage(NumberStage):
 )
 def test_a_stage_that_breaks_its_contract_stops_the_run(store: Store, stage: type[NumberStage], message: str) -> None:
     with pytest.raises(StageContractError, match=message):
-        run_stage(stage(NumberConfig()), Requests.from_records("number_id", number_records(NAMES)), store, LOCAL)
+        run_stage(stage(NumberConfig()), number_requests(NAMES), store, LOCAL)
 
 
 def test_a_record_without_rows_failed(store: Store) -> None:
-    requests = Requests.from_records("number_id", number_records(NAMES[:1]))
+    requests = number_requests(NAMES[:1])
 
     run_stage(SilentStage(NumberConfig()), requests, store, LOCAL)
 

@@ -47,10 +47,6 @@ class Look:
                 raise ConfigError(f"{item.name}: expected a probability from 0 to 1, got {value}")
 
 
-PLAIN = Look(background=0, glasses=0, beard=0, occluder=0, iris=0, open_eyes=0, color=0, blur=0, noise=0, compression=0)
-"""Nothing but the head, as the generator's shards have it."""
-
-
 @dataclass(frozen=True)
 class HeadsConfig:
     """How synthetic heads are drawn; every row follows from these settings and the person's number."""

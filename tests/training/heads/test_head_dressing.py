@@ -13,8 +13,10 @@ from training.heads.extras import CUPS, Beard, Extras, Glasses, Occluder
 from training.heads.people import HeadSample, sample_head
 from training.heads.photo import take
 from training.heads.renderer import PARTS, HeadRenderer, Picture
-from training.heads.settings import PLAIN, Look
+from training.heads.settings import Look
 
+PLAIN = Look(background=0, glasses=0, beard=0, occluder=0, iris=0, open_eyes=0, color=0, blur=0, noise=0, compression=0)
+"""Nothing but the head, as the generator's shards have it."""
 EVERYTHING = Look(**{item.name: 1.0 for item in fields(Look)})
 GREY = np.full(3, 0.5)
 
