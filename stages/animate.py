@@ -15,7 +15,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from galatea.animation.composite import paste_back
+from galatea.animation.composite import paste_back, pixel_scaling
 from galatea.animation.contact_sheet import contact_sheet, pick_frames
 from galatea.animation.motion import Motion
 from galatea.animation.rendering import PortraitAnimator, RenderSettings
@@ -254,7 +254,7 @@ class AnimateStage(Stage):
             yield from batches
             return
         photo, scale = _limited(decode_image(record["photo"]), self.config.paste_max_side)
-        matrix = np.asarray(record["crop_matrix"], np.float64).reshape(2, 3) @ _enlarging(1 / scale)
+        matrix = np.asarray(record["crop_matrix"], np.float64).reshape(2, 3) @ pixel_scaling(1 / scale)
         for batch in batches:
             yield np.stack([paste_back(photo, frame, matrix, _CROP_SIZE) for frame in batch])
 
@@ -278,9 +278,3 @@ def _limited(
         return photo, scale
     size = round(photo.shape[1] * scale), round(photo.shape[0] * scale)
     return np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), np.uint8), scale
-
-
-def _enlarging(scale: float) -> np.ndarray:
-    """Return the 3x3 map from pixels of a scaled photo to those of the photo itself (pixel centres at integers)."""
-    shift = (scale - 1) / 2
-    return np.array([[scale, 0, shift], [0, scale, shift], [0, 0, 1]])

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from galatea.cameras import unpack_label
 from galatea.eg3d.anchored import AnchoredGenerator
-from galatea.eg3d.carry import VIEWS, MeshTopology, cast_triangles, resolve_cast, vertex_normals
+from galatea.eg3d.carry import VIEWS, MeshTopology, cast_triangles, resolve_cast
 from galatea.eg3d.head_cast import HeadCast
 from galatea.eg3d.rays import Rays
 from galatea.errors import ConfigError
 from galatea.morphable.cache import HEAD_VERSION
-from galatea.morphable.head import HeadCoefficients
+from galatea.morphable.head import HeadCoefficients, vertex_normals
 
 PATCH = 32
 """Side of the patches, in rays."""

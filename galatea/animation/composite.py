@@ -90,7 +90,7 @@ def paste_back(
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:, :2])) < 1e-9:
         raise InputError(f"crop_matrix: expected an invertible 2x3 matrix, got {matrix.tolist()}")
     size = frame.shape[0]
-    scaled = _pixel_scaling(size / crop_size) @ np.vstack([matrix, [0, 0, 1]])
+    scaled = pixel_scaling(size / crop_size) @ np.vstack([matrix, [0, 0, 1]])
     height, width = photo.shape[:2]
     flags = (cv2.INTER_AREA if size > crop_size else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
     placed = cv2.warpAffine(frame, scaled[:2], (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
@@ -100,8 +100,8 @@ def paste_back(
     return result
 
 
-def _pixel_scaling(scale: float) -> NDArray[np.float64]:
-    """Return the map from pixels of one size to pixels of another whose first centres are both (0, 0)."""
+def pixel_scaling(scale: float) -> NDArray[np.float64]:
+    """Return the 3x3 map from pixels of an image to those of the image scaled (pixel centres at integers)."""
     shift = (scale - 1) / 2
     return np.array([[scale, 0, shift], [0, scale, shift], [0, 0, 1]])
 

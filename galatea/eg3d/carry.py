@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from galatea.morphable.head import vertex_normals
+
 _DEPTH_STEPS = 1 << 24
 _TRIANGLE_BITS = 24
 _BLOCK_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
@@ -74,18 +76,6 @@ class ViewCast:
     def mask(self) -> Float[Tensor, "batch rows columns"]:
         """1 where the view sees the mesh."""
         return self.surface[..., 0]
-
-
-def vertex_normals(
-    vertices: Float[Tensor, "batch vertices 3"], faces: Int[Tensor, "faces 3"]
-) -> Float[Tensor, "batch vertices 3"]:
-    """Return area-weighted unit normals per vertex, pointing outwards for counter-clockwise triangles."""
-    corners = vertices[:, faces]
-    face_normals = torch.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0], dim=-1)
-    normals = torch.zeros_like(vertices)
-    for corner in range(3):
-        normals.index_add_(1, faces[:, corner], face_normals)
-    return torch.nn.functional.normalize(normals, dim=-1)
 
 
 def winning_triangles(

@@ -40,6 +40,8 @@ EYE_POINTS = (
 # fmt: on
 NUM_CONTOUR = 16
 """The first of `EYE_POINTS`: the eyelid contour."""
+OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
+"""Outline of the lips in the mesh, in order."""
 EXPECTED_FACE = (0.5, 0.55, 0.48)
 """Where a portrait crop has its face: centre x, centre y, size of the detector's box, in crop sides."""
 BOX_SCALE = 1.5

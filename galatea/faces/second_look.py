@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from galatea.faces.landmarks import EYE_POINTS
+from galatea.faces.landmarks import EYE_POINTS, OUTER_LIPS
 from galatea.faces.regions import Regions
 from galatea.morphable.actions import ACTION_INDEX, ARKIT_ACTIONS
 
@@ -28,7 +28,6 @@ NUM_CONTOUR = 16
 EYE_ACTIONS = ("browDown", "browOuterUp", "cheekSquint", "eyeBlink", "eyeLookDown", "eyeLookIn", "eyeLookOut",
                "eyeLookUp", "eyeSquint", "eyeWide")  # fmt: skip
 """Actions of one side that eye patches show; browInnerUp comes behind them."""
-OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
 # fmt: off
 MOUTH_POINTS = (
     0, 11, 12, 13, 14, 15, 16, 17, 18, 32, 37, 38, 39, 40, 41, 42, 43, 61, 62, 72, 73, 74, 76, 77, 78, 80, 81, 82, 83,

@@ -19,8 +19,7 @@ from galatea.animation.posing import Pose
 from galatea.animation.surface import see_surface
 from galatea.cameras import project, unpack_label
 from galatea.eg3d.atlas import AtlasTexels, mirrored_uv
-from galatea.eg3d.carry import vertex_normals
-from galatea.morphable.head import HeadCoefficients, HeadModel
+from galatea.morphable.head import HeadCoefficients, HeadModel, vertex_normals
 
 GRAZING, FRONTAL = 0.15, 0.5
 """Cosines between normal and direction to the camera: at the first a texel tells nothing, at the second all."""

@@ -16,13 +16,12 @@ from torch import Tensor
 from galatea.animation.posing import Pose
 from galatea.animation.surface import see_surface
 from galatea.eg3d.anchored import AnchoredGenerator
-from galatea.eg3d.carry import vertex_normals
 from galatea.eg3d.painting import NUM_HARMONICS, harmonics
 from galatea.inversion.binding import PortraitGenerator, cast_once
 from galatea.inversion.objective import shown
 from galatea.inversion.target import InversionTarget
 from galatea.losses import l1_loss, matte_loss
-from galatea.morphable.head import HeadModel
+from galatea.morphable.head import HeadModel, vertex_normals
 
 _HAIR_STEPS, _HAIR_RANGE, _MIN_HAIR_PIXELS = 3, 0.5, 12
 """Corrections of the hair's colour, the largest change of each, and pixels needed."""

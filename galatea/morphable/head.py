@@ -155,7 +155,7 @@ class HeadModel:
 
 
 def vertex_normals(vertices: Float[Tensor, "batch v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "batch v 3"]:
-    """Return unit normals of vertices, averaged over adjacent triangles by area."""
+    """Return unit normals, averaged over adjacent triangles by area; outwards for counter-clockwise triangles."""
     corners = vertices[:, faces]
     face_normals = torch.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0], dim=-1)
     total = torch.zeros_like(vertices)

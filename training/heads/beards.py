@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from galatea.faces.landmarks import OUTER_LIPS
 from galatea.morphable.correspondence import Correspondence
 from galatea.morphable.head import HeadModel
 from training.heads.extras import Beard
 
-LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
-"""FaceMesh's outer contour of the lips."""
 NOSE_BASE, LIP_CORNER, CHIN, EAR = 2, 291, 152, 454
 SHELLS = (0.35, 0.7, 1.0)
 """Heights of the shells, as shares of the beard's length."""
@@ -41,7 +40,10 @@ def beard_regions(model: HeadModel, correspondence: Correspondence) -> BeardRegi
     is_skin = np.zeros(model.num_vertices, dtype=bool)
     is_skin[np.unique(model.faces[model.part == model.part_names.index("skin")].numpy())] = True
     grows = (
-        is_skin & (z > ear[2] - 0.015) & (across < ear[0] + 0.004) & ~_inside(points[list(LIPS), :2], x, y, z > 0.15)
+        is_skin
+        & (z > ear[2] - 0.015)
+        & (across < ear[0] + 0.004)
+        & ~_inside(points[list(OUTER_LIPS), :2], x, y, z > 0.15)
     )
     # Down the neck it thins out; the line rises towards the ears.
     low = chin[1] - 0.035 + 0.5 * np.clip(chin[2] - 0.08 - z, 0, 0.2)

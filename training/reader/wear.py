@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from galatea.faces.landmarks import OUTER_LIPS
 from galatea.faces.reader_network import INPUT_SIZE
 from training.reader.augment import Scene
 from training.reader.backgrounds import colour_noise
 
 # fmt: off
-OUTER_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
 INNER_LIPS = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191)
 JAW = (234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361, 323, 454)
 INNER_BEARD = (454, 425, 426, 2, 206, 205, 234)

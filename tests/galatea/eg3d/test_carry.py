@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from galatea.eg3d.carry import VIEWS, MeshTopology, cast_views, spread_depth, vertex_normals, winning_triangles
+from galatea.eg3d.carry import VIEWS, MeshTopology, cast_views, spread_depth, winning_triangles
 
 SIZE = 32
 
@@ -105,12 +105,3 @@ def test_depth_continues_two_texels():
     spread = spread_depth(depth, mask)
     assert (spread[0, 1:6, 1:6] == 0.5).all()
     assert (spread[0, 0] == -1).all()
-
-
-def test_vertex_normals_of_a_sphere():
-    vertices, topology = sphere()
-    normals = vertex_normals(vertices[None], topology.faces)[0]
-    used = normals.norm(dim=-1) > 0.5
-    poles_and_seam = (vertices[:, [0, 2]].norm(dim=-1) < 0.05) | (vertices[:, 0].abs() < 1e-5)
-    chosen = used & ~poles_and_seam
-    assert ((normals * vertices).sum(-1)[chosen] / 0.5).min() > 0.99

@@ -8,7 +8,7 @@ import torch
 
 from galatea.errors import ConfigError
 from galatea.morphable.baking import STANDARD_POINTS, lid_gap
-from galatea.morphable.head import HeadCoefficients, HeadModel
+from galatea.morphable.head import HeadCoefficients, HeadModel, vertex_normals
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,14 @@ def test_the_atlas_is_mostly_face_without_overlap(model: HeadModel) -> None:
     assert area.abs()[face].sum() > 0.35
     assert area.abs().sum() < 1
     assert ((model.uv > 0) & (model.uv < 1)).all()
+
+
+def test_normals_of_an_octahedron_are_its_vertices() -> None:
+    vertices = torch.cat([torch.eye(3), -torch.eye(3)])
+    faces = [(x, 1 + 3 * y, 2 + 3 * z) for x in (0, 3) for y in (0, 1) for z in (0, 1)]
+    # Every reflection turns a triangle over.
+    outwards = [face if sum(index > 2 for index in face) % 2 == 0 else face[::-1] for face in faces]
+    torch.testing.assert_close(vertex_normals(vertices[None], torch.tensor(outwards))[0], vertices)
 
 
 def test_normals_point_outwards_and_have_unit_length(model: HeadModel) -> None:
