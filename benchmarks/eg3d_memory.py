@@ -2,11 +2,12 @@
 
 `python -m benchmarks.eg3d_memory` renders full-size planes (256^2 x 96) with 48 + 48 samples, without and with
 gradients to planes and decoder, and keeps the figures in `benchmarks/results/eg3d_memory.json`.
-`python -m benchmarks.eg3d_memory measure RESOLUTION SAMPLES CHUNK GRADIENT` prints one figure as JSON.
+`python -m benchmarks.eg3d_memory --measure RESOLUTION SAMPLES CHUNK GRADIENT` prints one figure as JSON.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -33,9 +34,11 @@ RUNS = {
 
 def main() -> None:
     """Measure every run in a child process, print them, and keep the figures."""
-    if sys.argv[1:2] == ["measure"]:
-        resolution, samples, chunk = map(int, sys.argv[2:5])
-        print(json.dumps(measure(resolution, samples, chunk, sys.argv[5])))
+    parser = argparse.ArgumentParser(description="Measure the peak memory of volume rendering, and keep the figures.")
+    parser.add_argument("--measure", nargs=4, metavar=("RESOLUTION", "SAMPLES", "CHUNK", "GRADIENT"), help="one figure")
+    chosen = parser.parse_args().measure
+    if chosen:
+        print(json.dumps(measure(*map(int, chosen[:3]), chosen[3])))
         return
     rows = {name: measure_in_child(*run) for name, run in RUNS.items()}
     RESULTS.write_text(json.dumps({"unit": "MiB, and seconds of processor time", "results": rows}, indent=1) + "\n")
@@ -46,7 +49,7 @@ def main() -> None:
 def measure_in_child(resolution: int, samples: int, chunk: int, gradient: str) -> dict[str, float]:
     """Return the figures of a run from a fresh process."""
     arguments = [str(value) for value in (resolution, samples, chunk, gradient)]
-    command = [sys.executable, "-m", "benchmarks.eg3d_memory", "measure", *arguments]
+    command = [sys.executable, "-m", "benchmarks.eg3d_memory", "--measure", *arguments]
     root = Path(__file__).parents[1]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root).stdout
     found: dict[str, float] = json.loads(printed)

@@ -6,8 +6,8 @@ animate.edited_with=[turn]`, on the astronaut that `python -m pipeline.demo FOLD
 
 from __future__ import annotations
 
+import argparse
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,4 +72,6 @@ def _row(images: Sequence[Image.Image]) -> Image.Image:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="Compose the pictures of the tour.")
+    parser.add_argument("run", type=Path, help="run folder, as the head of this file says")
+    main(parser.parse_args().run)

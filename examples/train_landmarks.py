@@ -6,7 +6,7 @@ python examples/train_landmarks.py heads
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,7 @@ def train(folder: Path, steps: int = 400, batch: int = 32) -> tuple[float, float
 
 
 if __name__ == "__main__":
-    print(
-        "mean landmark error, percent of the image side: {:.2f} before, {:.2f} after".format(*train(Path(sys.argv[1])))
-    )
+    parser = argparse.ArgumentParser(description="Train a small landmark regressor on synthetic heads.")
+    parser.add_argument("folder", type=Path, help="what `galatea synthesize heads --out` wrote, on this machine")
+    errors = train(parser.parse_args().folder)
+    print("mean landmark error, percent of the image side: {:.2f} before, {:.2f} after".format(*errors))

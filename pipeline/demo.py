@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import logging
 import shutil
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from galatea.errors import ConfigError
@@ -45,7 +46,14 @@ def _folder_of(package: str) -> Path:
     return Path(next(iter(found.submodule_search_locations)))
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the photos and say where they are."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.demo", description="Write photos for a first try.")
+    parser.add_argument("folder", type=Path, help="where the photos go; made if it does not exist")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for photo in write_photos(Path(sys.argv[1])):
+    for photo in write_photos(parser.parse_args(arguments).folder):
         _log.info("%s", photo)
+
+
+if __name__ == "__main__":
+    main()
