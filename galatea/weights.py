@@ -82,18 +82,6 @@ WEIGHTS: dict[str, Weight] = {
     weight.name: weight
     for weight in (
         _face_detection(
-            "blazeface_back",
-            "face detector (MediaPipe BlazeFace, back camera, 256 px)",
-            "face_detection_back",
-            "e376cf6b168d5ece8a3cedb94acc4eb168a136aede125ccc3d903ef38f5beda8",
-        ),
-        _face_detection(
-            "blazeface_short_range",
-            "face detector (MediaPipe BlazeFace, short range, 128 px)",
-            "face_detection_short_range",
-            "3bc182eb9f33925d9e58b5c8d59308a760f4adea8f282370e428c51212c26633",
-        ),
-        _face_detection(
             "blazeface_full_range",
             "face detector (MediaPipe BlazeFace, full range, 192 px)",
             "face_detection_full_range",

@@ -26,14 +26,12 @@ _CONV = {"padding": (0, "b"), "stride_w": (1, "i"), "stride_h": (2, "i")}
 _OPTIONS: dict[str, dict[str, tuple[int, str]]] = {
     "ADD": {"activation": (0, "b")},
     "MUL": {"activation": (0, "b")},
-    "CONCATENATION": {"axis": (0, "i"), "activation": (1, "b")},
     "CONV_2D": _CONV | {"activation": (3, "b"), "dilation_w": (4, "i"), "dilation_h": (5, "i")},
     "DEPTHWISE_CONV_2D": _CONV
     | {"depth_multiplier": (3, "i"), "activation": (4, "b"), "dilation_w": (5, "i"), "dilation_h": (6, "i")},
     "MAX_POOL_2D": _CONV | {"filter_w": (3, "i"), "filter_h": (4, "i"), "activation": (5, "b")},
     "AVERAGE_POOL_2D": _CONV | {"filter_w": (3, "i"), "filter_h": (4, "i"), "activation": (5, "b")},
     "RESIZE_BILINEAR": {"align_corners": (2, "b"), "half_pixel_centers": (3, "b")},
-    "MEAN": {"keep_dims": (0, "b")},
 }
 _DEFAULTS = {"dilation_w": 1, "dilation_h": 1}
 

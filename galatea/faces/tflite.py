@@ -20,7 +20,6 @@ from galatea.errors import WeightsError
 from galatea.faces.flatbuffer import Model, Operator, read_model
 
 _SAME = 0
-_NCHW_AXIS = {0: 0, 1: 2, 2: 3, 3: 1}
 Values = dict[int, Tensor]
 
 
@@ -208,11 +207,6 @@ def _average_pool(graph: TFLiteGraph, node: Operator, values: Values) -> Tensor:
     return _activate(pooled, node.options["activation"])
 
 
-def _mean(graph: TFLiteGraph, node: Operator, values: Values) -> Tensor:
-    axes = [_NCHW_AXIS[axis % 4] for axis in graph.integers(node.inputs[1])]
-    return values[node.inputs[0]].mean(axes, keepdim=bool(node.options["keep_dims"]))
-
-
 def _resize(graph: TFLiteGraph, node: Operator, values: Values) -> Tensor:
     height, width = graph.integers(node.inputs[1])
     value = values[node.inputs[0]]
@@ -247,12 +241,6 @@ def _reshape(graph: TFLiteGraph, node: Operator, values: Values) -> Tensor:
     return result.permute(0, 3, 1, 2) if result.dim() == 4 else result
 
 
-def _concatenate(graph: TFLiteGraph, node: Operator, values: Values) -> Tensor:
-    parts = [_operand(graph, values, number) for number in node.inputs]
-    axis = node.options["axis"] % parts[0].dim()
-    return _activate(torch.cat(parts, _NCHW_AXIS[axis] if parts[0].dim() == 4 else axis), node.options["activation"])
-
-
 def _prelu(graph: TFLiteGraph, node: Operator, values: Values) -> Tensor:
     return F.prelu(values[node.inputs[0]], graph.weight(node.inputs[1]))
 
@@ -260,19 +248,16 @@ def _prelu(graph: TFLiteGraph, node: Operator, values: Values) -> Tensor:
 _KERNELS: dict[str, Callable[[TFLiteGraph, Operator, Values], Tensor]] = {
     "ADD": _add,
     "AVERAGE_POOL_2D": _average_pool,
-    "CONCATENATION": _concatenate,
     "CONV_2D": _conv,
     "Convolution2DTransposeBias": _transpose_conv,
     "DEPTHWISE_CONV_2D": _conv,
     "HARD_SWISH": lambda _, node, values: F.hardswish(values[node.inputs[0]]),
     "LOGISTIC": lambda _, node, values: torch.sigmoid(values[node.inputs[0]]),
     "MAX_POOL_2D": _max_pool,
-    "MEAN": _mean,
     "MUL": _mul,
     "PAD": _pad,
     "PRELU": _prelu,
     "RELU": lambda _, node, values: F.relu(values[node.inputs[0]]),
-    "RELU6": lambda _, node, values: F.relu6(values[node.inputs[0]]),
     "RESHAPE": _reshape,
     "RESIZE_BILINEAR": _resize,
 }

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from galatea.errors import ConfigError, WeightsError
 from galatea.faces import insightface_pack
 from galatea.faces.insightface_pack import InsightFacePack, supplied_parts
-from galatea.faces.packs import FacePack, open_pack
+from galatea.faces.packs import OPEN_WEIGHTS, FacePack, open_pack
+from galatea.weights import WEIGHTS
 
 pytestmark = pytest.mark.weights
 
@@ -147,6 +148,10 @@ def test_missing_or_broken_insightface_models_say_what_to_do(weights: Path, tmp_
 def test_unknown_pack_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match=r"faces\.pack: unknown face pack 'opne'"):
         open_pack("opne")
+
+
+def test_nothing_is_fetched_that_the_open_pack_does_not_use() -> None:
+    assert set(WEIGHTS) == set(OPEN_WEIGHTS)
 
 
 def test_missing_weights_name_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,6 @@ from galatea.images import decode_image, to_tensor
 
 NETWORKS = (
     "blazeface_full_range",
-    "blazeface_short_range",
-    "blazeface_back",
     "facemesh",
     "iris",
     "selfie_segmentation",
@@ -79,7 +77,7 @@ def test_fully_convolutional_graph_takes_other_sizes(weights: Path) -> None:
 
 
 def test_damaged_files_are_refused(weights: Path) -> None:
-    data = weight_files.path("blazeface_short_range").read_bytes()
+    data = weight_files.path("blazeface_full_range").read_bytes()
     with pytest.raises(WeightsError, match="TFL3"):
         read_model(b"not a model at all", "text")
     rng = np.random.default_rng(0)
