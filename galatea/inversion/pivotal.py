@@ -39,11 +39,9 @@ class TuningConfig:
     Attributes:
         num_steps: optimisation steps.
         resolution: size of the volume rendering; None: the generator's own. Images are compared at this size where
-        residual
-            maps are tuned, and behind the super-resolution where weights are.
+            residual maps are tuned, and behind the super-resolution where weights are.
         map_limit: largest side of residual maps; larger ones are optimised at it and enlarged. Texels that are finer
-        than
-            the compared images would only pick up noise.
+            than the compared images would only pick up noise.
         map_lr: peak learning rate of residual maps of the texture.
         hair_lr: the same for maps of hair and clothes, which start further from what they should be.
         map_size: weight of the mean square of residual maps.
