@@ -78,7 +78,7 @@ def import_model(
     use = "commercial use allowed" if facts.is_commercial_use_allowed else "no commercial use"
     path = _imported_folder() / f"{file.stem}.json"
     _out.print(f"Imported {facts.name}: {facts.licence}, {use}; sha256 {facts.sha256[:16]}", highlight=False)
-    _out.print(f"Use it with: invert.generator={path}", highlight=False, soft_wrap=True)
+    _out.print(f"Use it with: generator={path} edit=none", highlight=False, soft_wrap=True)
 
 
 def _head_model() -> dict[str, Any]:

@@ -31,10 +31,23 @@ from galatea.morphable.head import HeadCoefficients
 from galatea.morphable.retarget import Retargeted, RetargetSettings, retarget
 from stages.base import Column, Kind, ModelPart, Record, Stage
 from stages.provenance import generator_part, head_parts
+from stages.ranges import check_ranges
 
 _LOG = logging.getLogger(__name__)
 _SHEET_FRAMES = 6
 _CROP_SIZE = 512
+_RANGES = {
+    "transfer_steps": (1, 100_000),
+    "transfer_tuning_steps": (0, 100_000),
+    "fps": (0, 120),
+    "size": (64, 2048),
+    "resolution": (0, 2048),
+    "detail": (0, 1),
+    "crf": (0, 51),
+    "preview_size": (32, 4096),
+    "paste_max_side": (64, 65_536),
+    "batch_frames": (1, 4096),
+}
 Frames = UInt8[np.ndarray, "frames height width 3"]
 
 
@@ -90,11 +103,11 @@ class AnimateConfig:
         """
         if not self.generator:
             raise ConfigError("animate.generator: expected a name or a path, got an empty string")
-        for name, low, high in (("fps", 0, 120), ("crf", 0, 51), ("preview_size", 32, 4096)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"animate.{name}: expected {low} to {high}, got {getattr(self, name)}")
-        if self.paste_max_side < 64:
-            raise ConfigError(f"animate.paste_max_side: expected at least 64, got {self.paste_max_side}")
+        check_ranges("animate", self, _RANGES)
+        if self.size % 2:
+            raise ConfigError(f"animate.size: expected an even number, got {self.size}")
+        if 0 < self.resolution < 16:
+            raise ConfigError(f"animate.resolution: expected 0 or at least 16, got {self.resolution}")
         if self.method not in ("anchored", "paper"):
             raise ConfigError(f"animate.method: expected anchored or paper, got {self.method!r}")
         self.render_settings()

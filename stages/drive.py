@@ -10,11 +10,12 @@ import torch
 
 from galatea.animation import drivers
 from galatea.animation.motion import Motion
-from galatea.errors import ConfigError, DriverError
+from galatea.errors import DriverError
 from galatea.morphable.fitting import HeadFitter
 from galatea.morphable.head import HeadModel
 from stages.base import Column, Kind, ModelPart, Record, Stage
 from stages.face_models import FaceModels
+from stages.ranges import check_ranges
 
 KINDS = ("preset", "camera", "photo", "video", "arkit")
 
@@ -39,10 +40,9 @@ class DriveConfig(FaceModels):
             ConfigError: naming the field.
         """
         super().__post_init__()
-        for name, low, high in (("fps", 1, 120), ("video_fps", 0, 120), ("max_seconds", 0.1, 600), ("amplitude", 0, 4)):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"drive.{name}: expected {low} to {high}, got {value}")
+        check_ranges(
+            "drive", self, {"fps": (1, 120), "video_fps": (0, 120), "max_seconds": (0.1, 600), "amplitude": (0, 4)}
+        )
 
 
 class DriveStage(Stage):

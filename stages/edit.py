@@ -37,6 +37,8 @@ class EditConfig:
         Raises:
             ConfigError: naming the field.
         """
+        if not self.generator:
+            raise ConfigError("edit.generator: expected a name or a path, got an empty string")
         for name in self.edits:
             edit_of(name)
         if len(set(self.edits)) != len(self.edits):

@@ -32,10 +32,26 @@ from galatea.morphable.head import HeadCoefficients
 from stages.base import Column, Kind, ModelPart, Record, Stage
 from stages.face_models import FaceModels
 from stages.provenance import generator_part
+from stages.ranges import check_ranges
 
 TURNED_YAWS_DEG = (-30.0, -15.0, 0.0, 15.0, 30.0)
 """Views of the strip that shows whether the portrait has depth."""
 TURNED_SIZE = 192
+
+
+_RANGES = {
+    "batch_size": (1, 1024),
+    "num_candidates": (1, 100_000),
+    "projection_steps": (0, 100_000),
+    "projection_lr": (0, 10),
+    "projection_resolution": (8, 1024),
+    "tuning_steps": (0, 100_000),
+    "tuning_resolution": (0, 1024),
+    "map_lr": (0, 10),
+    "hair_lr": (0, 10),
+    "delta_lr": (0, 10),
+    "side_weight": (0, 1000),
+}
 
 
 @dataclass(frozen=True)
@@ -76,8 +92,7 @@ class InvertConfig(FaceModels):
         super().__post_init__()
         if not self.generator:
             raise ConfigError("invert.generator: expected a name or a path, got an empty string")
-        if self.batch_size < 1:
-            raise ConfigError(f"invert.batch_size: expected 1 or more, got {self.batch_size}")
+        check_ranges("invert", self, _RANGES)
         if self.tuning_resolution and self.tuning_resolution < 16:
             raise ConfigError(f"invert.tuning_resolution: expected 0 or at least 16, got {self.tuning_resolution}")
         self.method()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ def test_every_preset_composes() -> None:
             compose([f"{group}={name}"])
 
 
+def test_quick_is_less_work_than_usual_and_full_is_more() -> None:
+    quick, usual, full = (compose([f"invert={name}"]).stages["invert"] for name in ("quick", "default", "full"))
+    work = [
+        (c.tuning_steps * c.tuning_resolution**2, c.projection_steps, c.num_candidates) for c in (quick, usual, full)
+    ]
+    assert all(a <= b for less, more in pairwise(work) for a, b in zip(less, more, strict=True))
+    assert work[0] != work[1] != work[2]
+
+
 def test_the_printed_configuration_reads_back_as_itself(tmp_path: Path) -> None:
     config = compose(["executor=local", "tracking=off", "report.max_portraits=3"])
     file = tmp_path / "config.yaml"
@@ -39,6 +49,15 @@ def test_the_printed_configuration_reads_back_as_itself(tmp_path: Path) -> None:
         ("executor.max_in_flight=0", ("executor.max_in_flight", "1 or more")),
         ("executor.num_actors=many", ("executor.num_actors", "whole number")),
         ("executor.device=tpu", ("executor.device", "cuda")),
+        ("executor.device=cuda:1", ("executor.device", "executor.kind=local")),
+        ("executor.gpus_per_actor=1.5", ("executor.gpus_per_actor", "whole")),
+        ("invert.tuning_steps=-1", ("invert.tuning_steps", "0 to")),
+        ("invert.projection_steps=-1", ("invert.projection_steps", "0 to")),
+        ("animate.batch_frames=0", ("animate.batch_frames", "1 to")),
+        ("animate.transfer_steps=-1", ("animate.transfer_steps", "1 to")),
+        ("animate.resolution=4", ("animate.resolution", "0 or at least 16")),
+        ("animate.size=65", ("animate.size", "even")),
+        ("edit.generator=''", ("edit.generator", "empty")),
         ("executor.num_actors=1,2", ("swept",)),
         ("~executor", ("removed",)),
         ("executor", ("executor", "GROUP=PRESET")),
