@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +16,12 @@ from galatea.animation.detail import PhotoDetail, carry_detail, make_detail
 from galatea.animation.mouth import PhotoMouth, is_open, teeth_arch
 from galatea.animation.origins import HeadMesh
 from galatea.animation.posing import Pose, neck_bend, own_angles, pose_rays
+from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.generator import Rendering
+from galatea.eg3d.head_cast import SHOWN_TEETH, HeadCaster
 from galatea.errors import ConfigError
 from galatea.images import to_uint8
-from galatea.inversion.binding import PortraitGenerator, full_maps, mesh_of, personal_generator
+from galatea.inversion.binding import PortraitGenerator, full_maps, personal_generator
 from galatea.inversion.capsule import Capsule
 from galatea.inversion.objective import layer_of
 from galatea.morphable.actions import ARKIT_ACTIONS
@@ -98,7 +99,8 @@ class PortraitAnimator:
         self.expression = _moved(capsule.expression, capsule.expression_offset)[None].to(device).clamp(0, 1)
         self._ws = capsule.w_plus[None].to(device)
         self.ws = _moved(capsule.w_plus, capsule.w_offset)[None].to(device)
-        self.mesh = mesh_of(self.generator)
+        self.caster = self.generator.caster if isinstance(self.generator, AnchoredGenerator) else None
+        self.mesh = None if self.caster is None else self.caster.mesh
         with torch.no_grad():
             self._prepare(capsule, _resized(photo * 0.5 + 0.5, self.settings.size), _resized(matte, self.settings.size))
 
@@ -121,10 +123,10 @@ class PortraitAnimator:
         layer = torch.cat(layer_of(rendering, photo.shape[-1]), dim=1)
         self.background = clean_background(photo, person_matte(matte, rendering.alpha))
         mesh, self._chin_index = None, 0
-        if self.mesh is not None:
+        if self.mesh is not None and self.caster is not None:
             mean = self.mesh.vertices(torch.zeros_like(identity), torch.zeros_like(expression))[0]
             self._chin_index = int((mean - mean.new_tensor(_CHIN)).norm(dim=-1).argmin())
-            mesh = HeadMesh.of(self.mesh, self.mesh.vertices(identity, expression))
+            mesh = HeadMesh.of(self.mesh, self.caster.surface(HeadCoefficients(identity, expression)))
         person = photo_layer(photo, self.background, matte)
         self.detail: PhotoDetail = make_detail(person, layer, self.camera, *_outlined(rendering), mesh)
         self.mouth: PhotoMouth | None = None
@@ -135,6 +137,9 @@ class PortraitAnimator:
             and is_open(self.detail.inside)
         ):
             self.mouth = PhotoMouth(person, self.detail.inside, teeth_arch(self.mesh, mesh.vertices))
+        elif self.caster is not None:
+            # Teeth that the photo does not show are the head model's: a smile shall show some.
+            self.caster = HeadCaster(self.caster.mesh, self.caster.box, SHOWN_TEETH)
 
     def frames(
         self, expression: Float[Tensor, "frames 52"], angles_deg: Float[Tensor, "frames 3"]
@@ -160,8 +165,8 @@ class PortraitAnimator:
         expression = expression.to(self.camera)
         planes = self._planes(expression) if planes is None else planes
         vertices = None
-        if self.mesh is not None:
-            vertices = self.mesh.vertices(self.identity.expand(count, -1), expression)
+        if self.caster is not None:
+            vertices = self.caster.surface(HeadCoefficients(self.identity.expand(count, -1), expression))
         pose = self._pose(angles_deg.to(self.camera), vertices)
         rendering = self._render(planes, pose, self.ws)
         size = self.settings.size
@@ -194,7 +199,9 @@ class PortraitAnimator:
         return self.generator.render(planes, pose.camera, ws, resolution, rays=pose_rays(pose, resolution))
 
     def _head(self, identity: Tensor, expression: Tensor) -> Any:
-        return HeadCoefficients(identity, expression) if self.mesh is not None else None
+        if not isinstance(self.generator, AnchoredGenerator) or self.caster is None:
+            return None
+        return self.caster.cast(HeadCoefficients(identity, expression), self.generator.config.plane_size)
 
 
 def _outlined(rendering: Rendering) -> tuple[Tensor, Tensor]:

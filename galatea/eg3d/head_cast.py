@@ -20,6 +20,8 @@ _SKULL_ASPECT = 1.2
 _LOWER_TEETH_LIFT, _UPPER_TEETH_ADVANCE = 0.008, 0.007
 """World units by which modelled teeth (MakeHuman's, in the training pictures) are higher, or farther to the front, than
 the coarse ones of the head model."""
+SHOWN_TEETH = 0.012
+"""World units (4 mm on a real head) that people show of their upper teeth when their lips part."""
 _UPPER = 0.01
 """World units that the jaw moves a tooth by, at the most, for it to be an upper one."""
 
@@ -53,17 +55,23 @@ class HeadCaster:
     Args:
         mesh: the head model.
         box: the cube that the planes cover.
+        teeth_drop: how much lower upper teeth are, world units. The head model's, and those of the training pictures,
+            end where the lip does.
     """
 
-    def __init__(self, mesh: HeadModel, box: Box) -> None:
+    def __init__(self, mesh: HeadModel, box: Box, teeth_drop: float = 0.0) -> None:
         self.mesh, self.box = mesh, box
         self.used_vertices = torch.unique(mesh.faces)
-        self.seat = _seat_of_teeth(mesh)
+        self.seat = _seat_of_teeth(mesh, teeth_drop)
+
+    def surface(self, head: HeadCoefficients) -> Float[Tensor, "batch vertices 3"]:
+        """Return the mesh that is cast, in the world: the head's, with teeth where people have them."""
+        vertices = self.mesh.vertices(head.identity, head.expression).float()
+        return vertices + self.seat.to(vertices.device)
 
     def vertices(self, head: HeadCoefficients) -> Float[Tensor, "batch vertices 3"]:
-        """Return the mesh that is cast, in the box: the head's, with teeth where people have them."""
-        vertices = self.mesh.vertices(head.identity, head.expression).float()
-        return self.box.enter(vertices + self.seat.to(vertices.device))
+        """Return the same in the box."""
+        return self.box.enter(self.surface(head))
 
     def cast(self, head: HeadCoefficients, plane_size: int) -> HeadCast:
         """Cast heads; differentiable in the coefficients (through depth and normals)."""
@@ -84,10 +92,11 @@ class HeadCaster:
         return torch.stack([(low + high) / 2, (high - low) / 2], dim=-1)
 
 
-def _seat_of_teeth(mesh: HeadModel) -> Float[Tensor, "vertices 3"]:
+def _seat_of_teeth(mesh: HeadModel, drop: float) -> Float[Tensor, "vertices 3"]:
     seat = torch.zeros_like(mesh.mean)
     teeth = mesh.faces[mesh.part == mesh.part_names.index("teeth")].flatten()
     is_upper = mesh.action_basis[ACTION_INDEX["jawOpen"]].norm(dim=-1) < _UPPER
     seat[teeth[~is_upper[teeth]], 1] = _LOWER_TEETH_LIFT
     seat[teeth[is_upper[teeth]], 2] = _UPPER_TEETH_ADVANCE
+    seat[teeth[is_upper[teeth]], 1] = -drop
     return seat

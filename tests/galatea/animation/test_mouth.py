@@ -6,8 +6,10 @@ import torch
 from galatea.animation.mouth import PhotoMouth, TeethArch, inside_vertices, is_open, mouth_shade, teeth_arch
 from galatea.animation.posing import Pose, own_angles, pose_rays
 from galatea.cameras import orbit, project
+from galatea.eg3d.head_cast import SHOWN_TEETH, HeadCaster
+from galatea.eg3d.view_planes import Box
 from galatea.morphable.actions import ACTION_INDEX
-from galatea.morphable.head import HeadModel
+from galatea.morphable.head import HeadCoefficients, HeadModel
 
 SIZE = 64
 
@@ -84,3 +86,18 @@ def test_a_mouth_is_darker_farther_back_and_lighter_when_it_opens(mesh):
 def _inside(mesh, inside, name):
     vertices = torch.unique(mesh.faces[mesh.part == mesh.part_names.index(name)])
     return vertices[inside[vertices]]
+
+
+def test_a_smile_shows_teeth_that_the_photo_did_not_show(mesh):
+    smile = torch.zeros(1, 52)
+    for name in ("mouthSmileLeft", "mouthSmileRight", "mouthUpperUpLeft", "mouthUpperUpRight", "jawOpen"):
+        smile[0, ACTION_INDEX[name]] = 0.4
+    head = HeadCoefficients(torch.zeros(1, mesh.num_identity), smile)
+    islands = mesh.uv[mesh.part == mesh.part_names.index("teeth")].flatten(0, 1)
+
+    def shown(drop):
+        front = HeadCaster(mesh, Box(), drop).cast(head, 128).views[0]
+        is_tooth = ((front.uv >= islands.amin(0)) & (front.uv <= islands.amax(0))).all(-1) & (front.mask > 0)
+        return int(is_tooth.sum())
+
+    assert shown(SHOWN_TEETH) > 1.5 * shown(0.0)
