@@ -11,7 +11,7 @@ from galatea.errors import ConfigError
 from pipeline.fingerprint import digest
 from pipeline.requests import Request, Requests
 from pipeline.storage import read_uri
-from pipeline.storage_errors import AccessError, MissingFileError
+from pipeline.storage_errors import AccessError, MissingFileError, UnreadableFileError
 
 
 @dataclass(frozen=True)
@@ -60,5 +60,5 @@ def driver_requests(drivers: Iterable[DriverSpec], input_options: Mapping[str, A
 def _content_hash(uri: str, input_options: Mapping[str, Any]) -> str:
     try:
         return hashlib.sha256(read_uri(uri, input_options)).hexdigest()
-    except (MissingFileError, AccessError) as error:
+    except (MissingFileError, AccessError, UnreadableFileError) as error:
         return error.code

@@ -10,7 +10,7 @@ from pipeline.manifest import columns_of, to_rows
 from pipeline.requests import Join, Request
 from pipeline.rows import BoundedCache, RowReader
 from pipeline.storage import Store, read_uri
-from pipeline.storage_errors import AccessError, MissingFileError
+from pipeline.storage_errors import AccessError, MissingFileError, UnreadableFileError
 from stages.base import Kind, Record
 
 
@@ -73,6 +73,6 @@ class RecordLoader:
                 continue
             try:
                 record[column] = self._user_file(uri)
-            except (MissingFileError, AccessError) as error:
+            except (MissingFileError, AccessError, UnreadableFileError) as error:
                 return InputError(str(error))
         return record

@@ -21,7 +21,8 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
-from galatea.errors import StorageError
+from galatea.errors import ConfigError, StorageError
+from pipeline.file_kinds import check_regular, is_file
 from pipeline.storage_errors import explain, is_transient, network_errors
 
 _log = logging.getLogger(__name__)
@@ -53,6 +54,11 @@ class Store:
     options: Mapping[str, Any] = field(default_factory=dict)
     """fsspec options of remote file systems, such as `endpoint_url`, `key` and `secret` for S3; not for local paths."""
 
+    def __post_init__(self) -> None:
+        # An empty path would be the root of the disk as soon as a file in it is named.
+        if not self.url.strip():
+            raise ConfigError("storage: expected a path or URL, got an empty one. Is a variable of the shell not set?")
+
     def child(self, path: str) -> Store:
         """The store of a folder inside this one."""
         return Store(self.locate(path), self.options)
@@ -66,10 +72,13 @@ class Store:
 
         Raises:
             MissingFileError: there is no such file.
+            UnreadableFileError: it is no regular file, or the disk fails for it.
             StorageError: it cannot be read.
         """
 
         def call(fs: AbstractFileSystem, full: str) -> bytes:
+            if _protocol(fs) in _LOCAL:
+                check_regular(full, fs.info(full))  # opening a pipe would wait for ever
             return cast(bytes, fs.cat_file(full))
 
         return self._attempt("read", path, call)
@@ -129,10 +138,12 @@ class Store:
 
         Raises:
             MissingFileError: there is no such file.
+            UnreadableFileError: it is a folder or another thing that is no file.
         """
 
         def call(fs: AbstractFileSystem, full: str) -> Entry:
             info = fs.info(full)
+            check_regular(self.locate(path), info)
             return Entry(path, int(info.get("size") or 0), stamp_of(info))
 
         return self._attempt("look up", path, call)
@@ -167,6 +178,8 @@ class Store:
         Raises:
             StorageError: the store cannot be written; the message says why.
         """
+        if is_local(self.url) and self.kind_of("") == "file":
+            raise StorageError(f"cannot write into {self.url}: it is a file, expected a folder")
         probe = f".probe-{uuid.uuid4().hex[:8]}"
         self.write(probe, b"galatea")
         self.delete(probe)
@@ -183,7 +196,9 @@ class Store:
         _, root = self._resolve("")
         prefix = root.rstrip("/") + "/"
         entries = [
-            Entry(name.removeprefix(prefix), int(info.get("size") or 0), stamp_of(info)) for name, info in found.items()
+            Entry(name.removeprefix(prefix), int(info.get("size") or 0), stamp_of(info))
+            for name, info in found.items()
+            if is_file(info)
         ]
         return sorted(entries, key=lambda entry: entry.path)
 
@@ -200,6 +215,9 @@ class Store:
                 if left == 0 or not is_transient(error):
                     raise explain(error, action, self.locate(path)) from error
                 _log.warning("%s %s: %s; trying again", action, self.locate(path), error)
+            except ValueError as error:
+                # Names that no file can have: with a null byte, or not a URL.
+                raise StorageError(f"cannot {action} {self.locate(path)!r}: {error}") from error
             time.sleep(wait * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
             wait *= 4
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -221,9 +239,12 @@ def resolve(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, s
     Raises:
         StorageError: the scheme is unknown, its package is missing or its options are wrong.
     """
-    arguments = {} if is_local(url) else {"use_listings_cache": False, **options}
+    if is_local(url):
+        # Not by `url_to_fs`, to which `::` in a name means file systems inside one another.
+        local = fsspec.filesystem("file")
+        return local, local._strip_protocol(url)
     try:
-        fs, path = fsspec.core.url_to_fs(url, **arguments)
+        fs, path = fsspec.core.url_to_fs(url, **{"use_listings_cache": False, **options})
     except (ValueError, ImportError, TypeError) as error:
         raise StorageError(
             f"cannot open {url}: {error}. Expected a local path or a URL such as s3://bucket/folder"

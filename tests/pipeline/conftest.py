@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from tests.pipeline.web_server import WebServer, serving
+
+
+@pytest.fixture
+def web_server() -> Iterator[WebServer]:
+    """An HTTP server on this machine."""
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

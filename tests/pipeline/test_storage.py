@@ -9,10 +9,11 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from galatea.errors import StorageError
+from galatea.errors import ConfigError, StorageError
 from pipeline import storage
 from pipeline.storage import Store
-from pipeline.storage_errors import AccessError, FullDiskError, MissingFileError
+from pipeline.storage_errors import AccessError, FullDiskError, MissingFileError, UnreadableFileError
+from tests.pipeline.web_server import WebServer
 
 
 class FlakyFileSystem(LocalFileSystem):
@@ -171,6 +172,79 @@ def test_a_run_folder_below_a_file_is_told_before_any_work(tmp_path: Path) -> No
 
     with pytest.raises(StorageError, match="cannot write"):
         Store(str(tmp_path / "file" / "run")).check_writable()
+
+
+def test_a_run_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    with pytest.raises(StorageError, match="it is a file, expected a folder"):
+        Store(str(tmp_path / "file")).check_writable()
+
+
+@pytest.mark.parametrize("url", ["", "  "])
+def test_an_empty_path_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="got an empty one"):
+        Store(url)
+
+
+def test_a_local_name_may_hold_what_is_a_sign_in_urls(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "a::b"))
+    store.write("IMG::1.jpg", b"1")
+
+    assert (tmp_path / "a::b" / "IMG::1.jpg").read_bytes() == b"1"
+    assert [entry.path for entry in store.files()] == ["IMG::1.jpg"]
+    assert Store(f"file://{tmp_path}/a::b").read("IMG::1.jpg") == b"1"
+
+
+@pytest.mark.parametrize("action", ["read", "entry"])
+def test_only_files_are_opened(action: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "circle.jpg").symlink_to("circle.jpg")
+    store = Store(str(tmp_path))
+
+    for name, reason in {"pipe": "a pipe", "folder": "a folder", "circle": "symbolic links"}.items():
+        with pytest.raises(UnreadableFileError, match=reason):
+            getattr(store, action)(f"{name}.jpg")
+
+
+def test_only_files_and_links_to_them_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"1")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name, target in {"link": "a.jpg", "to_folder": "folder", "to_pipe": "pipe.jpg", "broken": "gone"}.items():
+        (tmp_path / f"{name}.jpg").symlink_to(target)
+
+    assert [entry.path for entry in Store(str(tmp_path)).files()] == ["a.jpg", "broken.jpg", "link.jpg"]
+
+
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
+    for action in (Store.read, Store.entry):
+        with pytest.raises(StorageError, match="null byte"):
+            action(Store(str(tmp_path)), "a\0b.jpg")
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_a_disk_that_fails_for_one_file_is_told_apart() -> None:
+    # The memory of a process is a regular file that can be opened and not be read from its beginning.
+    with pytest.raises(UnreadableFileError, match="OSError"):
+        Store("/proc/self").read("mem")
+
+
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize(
+    ("status", "error"), [(403, AccessError), (404, MissingFileError), (400, UnreadableFileError), (503, StorageError)]
+)
+def test_the_answers_of_a_web_server_are_told_apart(
+    status: int, error: type[StorageError], web_server: WebServer
+) -> None:
+    web_server.statuses["/a.jpg"] = status
+
+    with pytest.raises(error) as caught:
+        Store(web_server.url).read("a.jpg")
+
+    assert type(caught.value) is error
+    assert web_server.num_requests == (4 if status == 503 else 1)
 
 
 def test_what_killed_writers_left_is_swept_after_a_while(tmp_path: Path) -> None:
