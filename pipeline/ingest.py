@@ -11,24 +11,26 @@ import io
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
-from galatea.errors import GalateaError, InputError
+from galatea.errors import GalateaError, InputError, StorageError
 from pipeline.compaction import publish_manifest, read_statistics, requests_digest
 from pipeline.executor import StopSignal, worker_name
 from pipeline.fingerprint import code_hash, digest
 from pipeline.inputs import FoundFile, find_photos
 from pipeline.journal import JournalLimits, JournalWriter, shard_paths
 from pipeline.manifest import DONE, REJECTED, build_schema, manifest_path, read_table, to_rows, to_table
+from pipeline.outage import OutageWatch, check_any_readable
 from pipeline.run_stage import OnProgress, StageSummary, Tally
 from pipeline.settings import StorageConfig
 from pipeline.storage import Store
-from pipeline.storage_errors import AccessError, MissingFileError
+from pipeline.storage_errors import AccessError, MissingFileError, UnreadableFileError
 from pipeline.worker_task import BatchReport
 from stages.base import Column, Kind
 
@@ -46,6 +48,8 @@ COLUMNS = (
 )
 SCHEMA = build_schema(STAGE, "photo_id", COLUMNS)
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+_PASSING_ERRORS = {kind.code for kind in (StorageError, MissingFileError, AccessError, UnreadableFileError)}
+"""Not of the photo but of its storage: such a file is looked at again in the next run, though its stamp is the same."""
 _BATCH = 32
 _NUM_THREADS = 16
 _ORIENTATION = 0x0112
@@ -64,10 +68,27 @@ class NotAnImageError(InputError):
     code = "not_an_image"
 
 
+class FileNameError(InputError):
+    """The name of the file is not UTF-8."""
+
+    code = "bad_file_name"
+
+
 class TooLargeError(InputError):
     """More bytes or pixels than is allowed."""
 
     code = "too_large"
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A file to look at."""
+
+    position: int
+    """Among all files."""
+    file: FoundFile
+    key: tuple[str, str]
+    """URI and stamp."""
 
 
 def ingest(
@@ -92,19 +113,22 @@ def ingest(
     way = digest(code_hash(__name__), str(config.max_photo_bytes), str(config.max_photo_pixels))
     stop = StopSignal()
     with stop.listening(), ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="ingest") as pool:
-        files = list(pool.map(lambda file: _stamped(file, config), find_photos(inputs, config.options)))
+        files = _all_stamped(pool, find_photos(inputs, config.options), config, stop)
         keys = [(file.uri, digest(way, file.stamp)) for file in files]
         requested = requests_digest(keys)
         shards = shard_paths(run, STAGE)
         statistics = read_statistics(run, STAGE)
-        is_current = not shards and statistics.get("requests") == requested
+        is_settled = not _PASSING_ERRORS & set(statistics.get("errors", {}))
+        is_current = not shards and is_settled and statistics.get("requests") == requested
         known = {} if is_current else _known_rows(run, shards)
-        left = [] if is_current else [pair for pair in zip(files, keys, strict=True) if pair[1] not in known]
+        tasks = [_Task(position, *pair) for position, pair in enumerate(zip(files, keys, strict=True))]
+        left = [] if is_current else [task for task in tasks if task.key not in known]
         tally = Tally(STAGE, len(files), len(files) - len(left), begun, progress)
         for row, key in _examined(pool, left, config, stop, run, tally):
             known[key] = row
     if not is_current:
         rows = _merged([known[key] for key in keys])
+        check_any_readable(rows)
         statistics = publish_manifest(run, STAGE, SCHEMA, [to_table(rows, SCHEMA)], requested, shard_paths(run, STAGE))
     stop.check()
     return tally.summary(way, statistics)
@@ -124,12 +148,14 @@ def examine(file: FoundFile, config: StorageConfig) -> dict[str, Any]:
     begun = time.perf_counter()
     try:
         row |= _described(file, config)
-    except (InputError, MissingFileError, AccessError) as error:
+    except (InputError, StorageError) as error:
         row |= _rejection(file, error)
     return row | {"run_seconds": time.perf_counter() - begun}
 
 
 def _described(file: FoundFile, config: StorageConfig) -> dict[str, Any]:
+    if file.is_name_damaged:
+        raise FileNameError(f"{file.uri}: the name is not UTF-8: rename the file, and run again")
     if file.num_bytes is not None and file.num_bytes > config.max_photo_bytes:
         raise TooLargeError(
             f"{file.uri} has {file.num_bytes} bytes, expected at most {config.max_photo_bytes} "
@@ -185,50 +211,68 @@ def _exif(image: Image.Image) -> Image.Exif:
     return exif
 
 
-def _stamped(file: FoundFile, config: StorageConfig) -> FoundFile:
-    """Size and stamp of a file that was only named; one that cannot be looked up is told so when it is read."""
-    if file.stamp:
-        return file
+def _all_stamped(
+    pool: ThreadPoolExecutor, files: Sequence[FoundFile], config: StorageConfig, stop: StopSignal
+) -> list[FoundFile]:
+    """The files with size and stamp; one that cannot be looked up is told so when it is read."""
+    stamped, watch = [], OutageWatch()
+    for position, (file, error) in enumerate(pool.map(lambda file: _stamped(file, config), files)):
+        stop.check()
+        watch.note(position, error.code if error else "", str(error))
+        stamped.append(file)
+    return stamped
+
+
+def _stamped(file: FoundFile, config: StorageConfig) -> tuple[FoundFile, StorageError | None]:
+    if file.stamp or file.is_name_damaged:
+        return file, None
     try:
         entry = Store(file.uri, config.options).entry("")
-    except (MissingFileError, AccessError) as error:
-        return FoundFile(file.uri, None, error.code)
-    return FoundFile(file.uri, entry.num_bytes, entry.stamp)
+    except StorageError as error:
+        return FoundFile(file.uri, None, error.code), error
+    return FoundFile(file.uri, entry.num_bytes, entry.stamp), None
 
 
 def _examined(
     pool: ThreadPoolExecutor,
-    left: Sequence[tuple[FoundFile, tuple[str, str]]],
+    left: Sequence[_Task],
     config: StorageConfig,
     stop: StopSignal,
     run: Store,
     tally: Tally,
 ) -> Iterator[tuple[dict[str, Any], tuple[str, str]]]:
     """Rows of files that were not looked at before, published batch by batch; the next batch is read meanwhile."""
+    watch = OutageWatch()
     journal = JournalWriter(run, STAGE, worker_name("ingest"), SCHEMA, JournalLimits())
     batches = [left[start : start + _BATCH] for start in range(0, len(left), _BATCH)]
-    work: Callable[[tuple[FoundFile, tuple[str, str]]], dict[str, Any]] = lambda pair: examine(pair[0], config)  # noqa: E731
-    following = [pool.submit(work, pair) for pair in batches[0]] if batches else []
+    following = _begun(pool, batches[0], config) if batches else []
     for number, batch in enumerate(batches):
         stop.check()
         current = following
-        following = [pool.submit(work, pair) for pair in batches[number + 1]] if number + 1 < len(batches) else []
-        rows = [
-            future.result() | {"copies": json.dumps([list(key)])}
-            for future, (_, key) in zip(current, batch, strict=True)
-        ]
+        following = _begun(pool, batches[number + 1], config) if number + 1 < len(batches) else []
+        rows = []
+        for future, task in zip(current, batch, strict=True):
+            row = future.result() | {"copies": json.dumps([list(task.key)])}
+            watch.note(task.position, row["error_code"], row["error_message"])
+            rows.append(row)
         journal.publish(to_table(rows, SCHEMA))
         num_done = sum(row["status"] == DONE for row in rows)
         tally.add(BatchReport(num_done, len(rows) - num_done, sum(row["run_seconds"] for row in rows)))
-        yield from zip(rows, (key for _, key in batch), strict=True)
+        yield from zip(rows, (task.key for task in batch), strict=True)
+
+
+def _begun(pool: ThreadPoolExecutor, batch: Sequence[_Task], config: StorageConfig) -> list[Future[dict[str, Any]]]:
+    return [pool.submit(examine, task.file, config) for task in batch]
 
 
 def _known_rows(run: Store, shards: Sequence[str]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Rows of files that an earlier run looked at, by (uri, stamp); a row for each copy."""
+    """Rows of files that an earlier run could read, by (uri, stamp); a row for each copy."""
     paths = [*([manifest_path(STAGE)] if run.exists(manifest_path(STAGE)) else []), *shards]
     tables: list[pa.Table] = [read_table(run, path) for path in paths]
     known = {}
     for row in (row for table in tables for row in to_rows(table)):
+        if row["error_code"] in _PASSING_ERRORS:
+            continue
         for uri, stamp in json.loads(row["copies"]):
             names = {"uri": uri, "source_id": uri, "file_name": uri.rpartition("/")[2]}
             known[(uri, stamp)] = row | names | {"num_copies": 1, "copies": json.dumps([[uri, stamp]])}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from galatea.errors import ConfigError
+from pipeline.file_kinds import is_file
 from pipeline.storage import Store, is_local, resolve, stamp_of
 
 _log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ class FoundFile:
     """None where only the name is known so far."""
     stamp: str = ""
     """Changes when the content may have changed; empty where only the name is known so far."""
+    is_name_damaged: bool = False
+    """The name is not UTF-8: `uri` shows it with escapes, and nothing can be read by it."""
 
 
 def find_photos(inputs: Sequence[str], options: Mapping[str, Any]) -> list[FoundFile]:
@@ -51,6 +54,7 @@ def find_photos(inputs: Sequence[str], options: Mapping[str, Any]) -> list[Found
             if file is None:
                 num_other += 1
             else:
+                file = _with_text_name(file)
                 found.setdefault(file.uri, file)
     if num_other:
         _log.info("passed over %d files that are not named like images", num_other)
@@ -87,29 +91,63 @@ def _globbed(uri: str, options: Mapping[str, Any]) -> Iterator[FoundFile | None]
     fs, pattern = resolve(uri, options)
     prefix = "" if is_local(uri) else uri.split("://", 1)[0] + "://"
     for path, info in sorted(fs.glob(pattern, detail=True).items()):
-        if info.get("type") == "file":
+        if is_file(info):
             yield _chosen(f"{prefix}{path}", int(info.get("size") or 0), stamp_of(info))
 
 
 def _listed(uri: str, options: Mapping[str, Any]) -> Iterator[FoundFile]:
     """The URIs of a CSV or Parquet list; relative ones are relative to the list."""
-    # Arrow's own memory: its threads may let go of it later than the program ends, which Python's memory forbids.
-    memory = pa.BufferOutputStream()
-    memory.write(Store(uri, options).read(""))
-    data = pa.BufferReader(memory.getvalue())
+    data = Store(uri, options).read("")
     try:
-        table = pq.read_table(data) if _suffix(uri) == ".parquet" else pa_csv.read_csv(data)
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        names = _names_in_parquet(uri, data) if _suffix(uri) == ".parquet" else _names_in_csv(uri, data)
+    except (pa.ArrowException, OSError) as error:
         raise ConfigError(f"inputs: {uri} cannot be read as a list of URIs: {error}") from error
+    folder = uri.rpartition("/")[0]
+    for name in names:
+        if name:
+            is_complete = "://" in name or name.startswith("/")
+            yield FoundFile(_absolute(name) if is_complete else f"{folder}/{name}")
+
+
+def _names_in_csv(uri: str, data: bytes) -> list[str | None]:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"inputs: {uri} is not UTF-8 (line {line}): save the list as UTF-8, and run again") from error
+    # Names are text, also where all of them look like numbers or dates.
+    as_text = pa_csv.ConvertOptions(column_types=dict.fromkeys(_LIST_COLUMNS, pa.string()))
+    return _names(uri, pa_csv.read_csv(_in_arrow(data), convert_options=as_text))
+
+
+def _names_in_parquet(uri: str, data: bytes) -> list[str | None]:
+    return _names(uri, pq.read_table(_in_arrow(data)))
+
+
+def _names(uri: str, table: pa.Table) -> list[str | None]:
     column = next((name for name in _LIST_COLUMNS if name in table.column_names), None)
     if column is None:
         expected = ", ".join(_LIST_COLUMNS)
         raise ConfigError(f"inputs: {uri} has columns {table.column_names}, expected one called {expected}")
-    folder = uri.rpartition("/")[0]
-    for name in table[column].to_pylist():
-        if name:
-            is_complete = "://" in name or name.startswith("/")
-            yield FoundFile(_absolute(name) if is_complete else f"{folder}/{name}")
+    names: list[str | None] = table[column].cast(pa.string()).to_pylist()
+    return names
+
+
+def _in_arrow(data: bytes) -> pa.BufferReader:
+    """Arrow's own memory: its threads may let go of it later than the program ends, which Python's forbids."""
+    memory = pa.BufferOutputStream()
+    memory.write(data)
+    return pa.BufferReader(memory.getvalue())
+
+
+def _with_text_name(file: FoundFile) -> FoundFile:
+    """The file, with escapes in its name for bytes that are not UTF-8 (Python has them as lone surrogates)."""
+    try:
+        file.uri.encode()
+    except UnicodeEncodeError:
+        shown = file.uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return replace(file, uri=shown, is_name_damaged=True)
+    return file
 
 
 def _chosen(uri: str, num_bytes: int, stamp: str) -> FoundFile | None:
@@ -124,4 +162,8 @@ def _suffix(uri: str) -> str:
 def _absolute(item: str) -> str:
     if not is_local(item):
         return item
-    return str(Path(item.removeprefix("file://")).expanduser().absolute())
+    path = Path(item.removeprefix("file://"))
+    try:
+        return str(path.expanduser().absolute())
+    except RuntimeError:  # `~name` of nobody: a name like any other
+        return str(path.absolute())

@@ -1,22 +1,59 @@
 import json
+import os
 import shutil
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, ClassVar
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
-from galatea.errors import ConfigError
+from galatea.errors import ConfigError, StorageError
+from pipeline import storage
 from pipeline.ingest import ingest
 from pipeline.manifest import read_rows
 from pipeline.settings import StorageConfig
 from pipeline.storage import Store
+from tests.pipeline.web_server import WebServer
 
 CONFIG = StorageConfig()
+
+
+class RefusingFileSystem(LocalFileSystem):
+    """Refuses to read what it is told to, and lists it all the same."""
+
+    protocol = "refusing"
+    refusals: ClassVar[dict[str, OSError]] = {}
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.removeprefix("refusing://"))
+
+    @classmethod
+    @contextmanager
+    def refusing(cls, name: str, error: OSError) -> Iterator[None]:
+        cls.refusals[name] = error
+        try:
+            yield
+        finally:
+            del cls.refusals[name]
+
+    def cat_file(self, path: str, *args: Any, **kwargs: Any) -> bytes:
+        error = self.refusals.get(Path(path).name)
+        if error is not None:
+            raise error
+        return super().cat_file(path, *args, **kwargs)
+
+
+fsspec.register_implementation("refusing", RefusingFileSystem, clobber=True)
 
 
 @pytest.fixture
@@ -34,6 +71,11 @@ def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "run"))
 
 
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_FIRST_WAIT_SECONDS", 0.0)
+
+
 def save(path: Path, shade: int, **options: object) -> None:
     Image.fromarray(np.full((20, 30, 3), shade, np.uint8)).save(path, **options)
 
@@ -48,6 +90,15 @@ def png_of_size(width: int, height: int) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0" * 99)) + chunk(b"IEND", b"")
     )
+
+
+def write_list(path: Path, *entries: object) -> str:
+    path.write_text("\n".join(["uri", *map(str, entries)]))
+    return str(path)
+
+
+def errors(store: Store) -> dict[str, str]:
+    return {row["file_name"]: row["error_code"] for row in read_rows(store, "ingest") if row["error_code"]}
 
 
 def names(store: Store) -> list[str]:
@@ -181,3 +232,115 @@ def test_a_folder_without_photos_is_an_error(tmp_path: Path, store: Store, conte
 def test_a_folder_that_does_not_exist_is_an_error(tmp_path: Path, store: Store) -> None:
     with pytest.raises(ConfigError, match="nowhere does not exist"):
         ingest([str(tmp_path / "nowhere")], store, CONFIG)
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_odd_entries_of_a_list_cost_only_themselves(photos: Path, store: Store, web_server: WebServer) -> None:
+    web_server.files["/good.png"] = (photos / "b.png").read_bytes()
+    web_server.statuses["/secret.png"] = 403
+    (photos / "circle.png").symlink_to("circle.png")
+    (photos / "bad_sector.png").symlink_to("/proc/self/mem")
+    os.mkfifo(photos / "pipe.png")
+    odd = {
+        "more": "unreadable_file",
+        "gone.png": "missing_file",
+        "circle.png": "unreadable_file",
+        "pipe.png": "unreadable_file",
+        "bad_sector.png": "unreadable_file",
+        "null\0.png": "storage",
+        "htps://host/scheme.png": "storage",
+        "file://~nobody-of-this-name/home.png": "missing_file",
+        f"{web_server.url}/secret.png": "access_denied",
+    }
+    path = write_list(photos / "list.csv", "a.jpg", *odd, f"{web_server.url}/good.png")
+
+    summary = ingest([path], store, CONFIG)
+
+    assert summary.status == {"done": 2, "rejected": len(odd)}
+    assert errors(store) == {name.rpartition("/")[2]: code for name, code in odd.items()}
+
+
+def test_odd_files_of_a_folder_cost_only_themselves(photos: Path, store: Store) -> None:
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "circle.jpg").symlink_to("circle.jpg")
+    (photos / "link.jpg").symlink_to("b.png")
+    shutil.copy(photos / "b.png", os.fsencode(photos) + b"/caf\xe9.png")
+
+    for item in (photos, photos / "**"):
+        summary = ingest([str(item)], store, CONFIG)
+
+        assert summary.status == {"done": 3, "rejected": 2}
+        assert errors(store) == {r"caf\xe9.png": "bad_file_name", "circle.jpg": "unreadable_file"}
+
+
+def test_a_folder_whose_name_is_not_text_is_told_for_each_photo(photos: Path, store: Store) -> None:
+    folder = os.fsdecode(os.fsencode(photos.parent) + b"/\xe9t\xe9")
+    photos.rename(folder)
+
+    assert ingest([folder, f"{folder}/a.jpg"], store, CONFIG).status == {"rejected": 3}
+
+
+@pytest.mark.parametrize("start", [b"uri\nb.png\n", b"uri,caf\xe9\nb.png,x\n"])
+def test_a_list_that_is_not_utf8_is_told(photos: Path, store: Store, start: bytes) -> None:
+    (photos / "list.csv").write_bytes(start + b"caf\xe9.png,x\n")
+
+    with pytest.raises(ConfigError, match=r"list\.csv is not UTF-8 \(line \d\)"):
+        ingest([str(photos / "list.csv")], store, CONFIG)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_names_in_a_list_may_look_like_numbers(photos: Path, store: Store, suffix: str) -> None:
+    for number in (1, 2):
+        save(photos / f"0{number}.png", 50 + number)
+        (photos / f"0{number}.png").rename(photos / str(number))
+    path = photos / f"list.{suffix}"
+    if suffix == "csv":
+        write_list(path, 1, 2)
+    else:
+        pq.write_table(pa.table({"uri": [1, 2]}), path)
+
+    assert ingest([str(path)], store, CONFIG).status == {"done": 2}
+    assert names(store) == ["1", "2"]
+
+
+def test_a_damaged_list_is_told(photos: Path, store: Store) -> None:
+    path = photos / "list.parquet"
+    pq.write_table(pa.table({"uri": ["a.jpg"]}), path)
+    data = path.read_bytes()
+
+    for damaged in (b"", b"words", data[:-20], data[:4] + bytes(20) + data[24:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ConfigError, match="cannot be read as a list"):
+            ingest([str(path)], store, CONFIG)
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_a_storage_that_is_gone_ends_the_run(photos: Path, store: Store, web_server: WebServer) -> None:
+    web_server.files["/0.png"] = (photos / "a.jpg").read_bytes()
+    entries = [f"{web_server.url}/{number}.png" for number in range(40)]
+    web_server.statuses.update({f"/{number}.png": 503 for number in range(1, 40)})
+
+    with pytest.raises(StorageError, match=r"32 files in a row could not be read.*32\.png"):
+        ingest([write_list(photos / "list.csv", *entries)], store, CONFIG)
+    with pytest.raises(StorageError, match=r"none of 5 files could be read"):
+        ingest([write_list(photos / "list.csv", *entries[1:6])], store, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(PermissionError("no"), "access_denied"), (FileNotFoundError("no"), "missing_file"), (OSError("no"), "storage")],
+)
+def test_a_file_that_could_not_be_read_is_looked_at_again(
+    photos: Path, store: Store, error: OSError, code: str
+) -> None:
+    """Its stamp is the same: permissions, for one, do not change it."""
+    archive = f"refusing://{photos}"
+    with RefusingFileSystem.refusing("a.jpg", error):
+        first = ingest([archive], store, CONFIG)
+        second = ingest([archive], store, CONFIG)
+    third = ingest([archive], store, CONFIG)
+    fourth = ingest([archive], store, CONFIG)
+
+    assert first.errors == second.errors == {code: 1}
+    assert [found.num_records - found.num_reused for found in (first, second, third, fourth)] == [3, 1, 1, 0]
+    assert third.status == {"done": 3}
