@@ -113,7 +113,7 @@ def ingest(
     way = digest(code_hash(__name__), str(config.max_photo_bytes), str(config.max_photo_pixels))
     stop = StopSignal()
     with stop.listening(), ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="ingest") as pool:
-        files = _all_stamped(pool, find_photos(inputs, config.options), config, stop)
+        files = _all_stamped(pool, find_photos(inputs, config.options, run.url), config, stop)
         keys = [(file.uri, digest(way, file.stamp)) for file in files]
         requested = requests_digest(keys)
         shards = shard_paths(run, STAGE)

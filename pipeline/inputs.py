@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
-
 from galatea.errors import ConfigError
 from pipeline.file_kinds import is_file
+from pipeline.photo_lists import names_in_csv, names_in_parquet
+from pipeline.run_folder import RunFolder
 from pipeline.storage import Store, is_local, resolve, stamp_of
 
 _log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 LIST_SUFFIXES = {".csv", ".parquet"}
-_LIST_COLUMNS = ("uri", "url", "path", "file")
 
 
 @dataclass(frozen=True)
@@ -33,46 +32,77 @@ class FoundFile:
     """None where only the name is known so far."""
     stamp: str = ""
     """Changes when the content may have changed; empty where only the name is known so far."""
+    is_named: bool = True
+    """Named by itself or in a list, not found in a folder or by a glob."""
     is_name_damaged: bool = False
     """The name is not UTF-8: `uri` shows it with escapes, and nothing can be read by it."""
 
 
-def find_photos(inputs: Sequence[str], options: Mapping[str, Any]) -> list[FoundFile]:
+def find_photos(inputs: Sequence[str], options: Mapping[str, Any], run_url: str = "") -> list[FoundFile]:
     """Every photo that the inputs name, once, in the order of the inputs and by name within each.
 
-    In folders, prefixes and globs, hidden files and names without an image suffix are passed over; a file named
-    by itself or in a list is always taken, and may turn out not to be a photo.
+    In folders, prefixes and globs, hidden files, names without an image suffix and all that lies in the run folder
+    are passed over; a file named by itself or in a list is always taken, and may turn out not to be a photo.
+
+    Args:
+        inputs: folders, globs, bucket prefixes, files, or CSV/Parquet lists of URIs.
+        options: fsspec options of remote ones.
+        run_url: the run folder: the pictures in it are results, also where it lies inside an input.
 
     Raises:
-        ConfigError: an input does not exist, or no photo was found at all; the message names it.
+        ConfigError: an input is empty or does not exist, or no photo was found at all; the message names it.
         StorageError: the storage cannot be listed.
     """
     found: dict[str, FoundFile] = {}
-    num_other = 0
+    passed_over: Counter[Passed] = Counter()
+    run = RunFolder(run_url and _absolute(run_url))
     for item in inputs:
         for file in _expand(item, options):
-            if file is None:
-                num_other += 1
+            passed = _passed(file, run, _absolute(item))
+            if passed is None:
+                found.setdefault(file.uri, _with_text_name(file))
             else:
-                file = _with_text_name(file)
-                found.setdefault(file.uri, file)
+                passed_over[passed] += 1
+    num_other, num_own = passed_over[Passed.OTHER], passed_over[Passed.OWN]
     if num_other:
         _log.info("passed over %d files that are not named like images", num_other)
+    if num_own:
+        _log.info("passed over %d pictures in the run folder %s", num_own, run_url)
     if not found:
+        own = f" and {num_own} pictures in the run folder {run_url}" if num_own else ""
         raise ConfigError(
-            f"no photos in {', '.join(inputs) or 'an empty list of inputs'}: {num_other} other files were passed over; "
-            f"expected names that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"no photos in {', '.join(inputs) or 'an empty list of inputs'}: {num_other} other files{own} were passed "
+            f"over; expected names that end in {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
     return list(found.values())
 
 
-def _expand(item: str, options: Mapping[str, Any]) -> Iterator[FoundFile | None]:
-    """The files of one input; None for each file that is passed over."""
+class Passed(Enum):
+    """Why a file is passed over."""
+
+    OTHER = "not named like an image"
+    OWN = "in the run folder"
+
+
+def _passed(file: FoundFile, run: RunFolder, item: str) -> Passed | None:
+    if file.is_named:
+        return None
+    is_image = _suffix(file.uri) in IMAGE_SUFFIXES and not file.uri.rpartition("/")[2].startswith(".")
+    if not is_image:
+        return Passed.OTHER
+    return Passed.OWN if run.holds(file.uri, item) else None
+
+
+def _expand(item: str, options: Mapping[str, Any]) -> Iterator[FoundFile]:
+    """The files of one input."""
+    if not item.strip():
+        raise ConfigError("inputs: expected a folder, glob, photo or list, got an empty name. Is a variable not set?")
     uri = _absolute(item)
     store = Store(uri, options)
     kind = store.kind_of("")
     if kind == "folder":
-        yield from (_chosen(store.locate(entry.path), entry.num_bytes, entry.stamp) for entry in store.files())
+        for entry in store.files():
+            yield FoundFile(store.locate(entry.path), entry.num_bytes, entry.stamp, is_named=False)
     elif kind == "file" and _suffix(uri) in LIST_SUFFIXES:
         yield from _listed(uri, options)
     elif kind == "file":
@@ -87,57 +117,23 @@ def _expand(item: str, options: Mapping[str, Any]) -> Iterator[FoundFile | None]
         )
 
 
-def _globbed(uri: str, options: Mapping[str, Any]) -> Iterator[FoundFile | None]:
+def _globbed(uri: str, options: Mapping[str, Any]) -> Iterator[FoundFile]:
     fs, pattern = resolve(uri, options)
     prefix = "" if is_local(uri) else uri.split("://", 1)[0] + "://"
     for path, info in sorted(fs.glob(pattern, detail=True).items()):
         if is_file(info):
-            yield _chosen(f"{prefix}{path}", int(info.get("size") or 0), stamp_of(info))
+            yield FoundFile(f"{prefix}{path}", int(info.get("size") or 0), stamp_of(info), is_named=False)
 
 
 def _listed(uri: str, options: Mapping[str, Any]) -> Iterator[FoundFile]:
     """The URIs of a CSV or Parquet list; relative ones are relative to the list."""
     data = Store(uri, options).read("")
-    try:
-        names = _names_in_parquet(uri, data) if _suffix(uri) == ".parquet" else _names_in_csv(uri, data)
-    except (pa.ArrowException, OSError) as error:
-        raise ConfigError(f"inputs: {uri} cannot be read as a list of URIs: {error}") from error
+    names = names_in_parquet(uri, data) if _suffix(uri) == ".parquet" else names_in_csv(uri, data)
     folder = uri.rpartition("/")[0]
     for name in names:
         if name:
             is_complete = "://" in name or name.startswith("/")
             yield FoundFile(_absolute(name) if is_complete else f"{folder}/{name}")
-
-
-def _names_in_csv(uri: str, data: bytes) -> list[str | None]:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"inputs: {uri} is not UTF-8 (line {line}): save the list as UTF-8, and run again") from error
-    # Names are text, also where all of them look like numbers or dates.
-    as_text = pa_csv.ConvertOptions(column_types=dict.fromkeys(_LIST_COLUMNS, pa.string()))
-    return _names(uri, pa_csv.read_csv(_in_arrow(data), convert_options=as_text))
-
-
-def _names_in_parquet(uri: str, data: bytes) -> list[str | None]:
-    return _names(uri, pq.read_table(_in_arrow(data)))
-
-
-def _names(uri: str, table: pa.Table) -> list[str | None]:
-    column = next((name for name in _LIST_COLUMNS if name in table.column_names), None)
-    if column is None:
-        expected = ", ".join(_LIST_COLUMNS)
-        raise ConfigError(f"inputs: {uri} has columns {table.column_names}, expected one called {expected}")
-    names: list[str | None] = table[column].cast(pa.string()).to_pylist()
-    return names
-
-
-def _in_arrow(data: bytes) -> pa.BufferReader:
-    """Arrow's own memory: its threads may let go of it later than the program ends, which Python's forbids."""
-    memory = pa.BufferOutputStream()
-    memory.write(data)
-    return pa.BufferReader(memory.getvalue())
 
 
 def _with_text_name(file: FoundFile) -> FoundFile:
@@ -148,11 +144,6 @@ def _with_text_name(file: FoundFile) -> FoundFile:
         shown = file.uri.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         return replace(file, uri=shown, is_name_damaged=True)
     return file
-
-
-def _chosen(uri: str, num_bytes: int, stamp: str) -> FoundFile | None:
-    is_image = _suffix(uri) in IMAGE_SUFFIXES and not uri.rpartition("/")[2].startswith(".")
-    return FoundFile(uri, num_bytes, stamp) if is_image else None
 
 
 def _suffix(uri: str) -> str:

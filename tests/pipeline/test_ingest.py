@@ -344,3 +344,50 @@ def test_a_file_that_could_not_be_read_is_looked_at_again(
     assert first.errors == second.errors == {code: 1}
     assert [found.num_records - found.num_reused for found in (first, second, third, fourth)] == [3, 1, 1, 0]
     assert third.status == {"done": 3}
+
+
+@pytest.mark.parametrize("way", ["out", "more/out", "link/out"])
+def test_what_the_run_made_inside_its_input_is_no_photo(photos: Path, way: str) -> None:
+    (photos.parent / "link").symlink_to("photos")
+    run = Store(str(photos / way if "link" not in way else photos.parent / way))
+    run.write("animate/files/preview/x.webp", (photos / "b.png").read_bytes())
+    run.write("saved.png", (photos / "a.jpg").read_bytes())
+
+    for item in (photos, photos / "more" / "..", photos / "**"):
+        ingest([str(item)], run, CONFIG)
+        assert names(run) == ["a.jpg", "b.png", "c.webp"]
+
+
+def test_photos_may_lie_in_the_run_folder(photos: Path) -> None:
+    (photos / "animate" / "files").mkdir(parents=True)
+    save(photos / "animate" / "files" / "made.webp", 70)
+
+    for item, run in {photos: photos, photos / "more": photos, photos / "*": photos, photos / "a.jpg": photos}.items():
+        ingest([str(item)], Store(str(run)), CONFIG)
+        assert "made.webp" not in names(Store(str(run)))
+        assert names(Store(str(run)))
+
+
+def test_a_picture_that_the_run_made_can_be_named(photos: Path, store: Store) -> None:
+    store.write("animate/files/preview/x.webp", (photos / "b.png").read_bytes())
+    made = store.locate("animate/files/preview/x.webp")
+
+    assert ingest([made], store, CONFIG).status == {"done": 1}
+    with pytest.raises(ConfigError, match="1 pictures in the run folder"):
+        ingest([store.url], store, CONFIG)
+
+
+def test_the_run_folder_in_a_bucket_is_told_apart_from_its_neighbours(store: Store) -> None:
+    bucket = Store(f"memory://{Path(store.url).parent.name}")
+    for name in ("a.png", "run/animate/files/x.png", "running/b.png"):
+        bucket.write(name, png_of_size(9, len(name)))
+
+    ingest([bucket.url], bucket.child("run"), CONFIG)
+
+    assert names(bucket.child("run")) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("item", ["", " "])
+def test_an_empty_input_is_refused(store: Store, item: str) -> None:
+    with pytest.raises(ConfigError, match="got an empty name"):
+        ingest([item], store, CONFIG)
