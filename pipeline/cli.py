@@ -19,6 +19,7 @@ from galatea.errors import ConfigError, GalateaError
 from pipeline.cli_mesh import mesh
 from pipeline.cli_models import app as models_app
 from pipeline.cli_synthesize import app as synthesize_app
+from pipeline.cli_words import check_path, is_configuration
 
 if TYPE_CHECKING:
     from pipeline.session import Outcome
@@ -118,7 +119,7 @@ def animate(
     photos: Annotated[
         list[str],
         typer.Argument(
-            metavar="PHOTO... [KEY=VALUE]...", help="Photos; words with = that are no file are configuration."
+            metavar="PHOTO... [KEY=VALUE]...", help="Photos; words with = that are no file or URL are configuration."
         ),
     ],
     driver: Drivers = None,
@@ -126,7 +127,7 @@ def animate(
     config: ConfigFile = None,
 ) -> None:
     """Animate a few photos on this machine, in this process: the quick path."""
-    overrides = [word for word in photos if "=" in word and not Path(word).exists()]
+    overrides = [word for word in photos if is_configuration(word)]
     chosen = [word for word in photos if word not in overrides]
     if not chosen:
         raise ConfigError("No photo was given: expected `galatea animate PHOTO... --driver smile`.")
@@ -176,10 +177,11 @@ def report(
     from pipeline.storage import Store
 
     composed = compose(overrides or (), config)
+    check_path("RUN", run_folder)
     run = Store(run_folder, composed.storage.options)
     if run.exists(CONFIG_FILE):
         composed = compose(overrides or (), config, recorded=run.read(CONFIG_FILE).decode())
-    _out.print(write_results(run, composed), highlight=False, soft_wrap=True)
+    _out.print(escape(write_results(run, composed)), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -226,11 +228,13 @@ def show_config(
 ) -> None:
     """Print the whole configuration with presets and overrides applied."""
     from pipeline.config import compose, presets, to_yaml
+    from pipeline.storage_errors import explained
 
     text = to_yaml(compose(overrides or (), config))
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
+        with explained("write", out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(text, encoding="utf-8")
         return
     choices = "\n".join(f"#   {group}={'|'.join(names)}" for group, names in presets().items())
     sys.stdout.write(f"# Presets:\n{choices}\n{text}")
@@ -259,6 +263,10 @@ def _carry_out(
     from pipeline.progress import shown_on
     from pipeline.session import Order, carry_out
 
+    check_path("--out", out)
+    for source in inputs:
+        if not source.strip():
+            check_path("INPUT", source)
     composed = compose(overrides or (), config)
     if drivers:
         composed = replace(composed, drivers=tuple(drivers))
@@ -284,9 +292,8 @@ def _show(outcome: Outcome) -> None:
     if not outcome.num_computed:
         _out.print("Nothing to compute: everything was there already.")
     if outcome.tracked_at:
-        _out.print(
-            f"Recorded in MLflow at {escape(without_secret(outcome.tracked_at))}", highlight=False, soft_wrap=True
-        )
+        place = escape(without_secret(outcome.tracked_at))
+        _out.print(f"Recorded in MLflow at {place}", highlight=False, soft_wrap=True)
     if outcome.report:
         _out.print(f"[bold]Report:[/] {escape(outcome.report)}", highlight=False, soft_wrap=True)
 

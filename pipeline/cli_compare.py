@@ -12,6 +12,7 @@ from rich.table import Table
 
 from pipeline.compare import BETTER, REGRESSED, SAME, WORSE, Comparison, FigureChange
 from pipeline.progress import duration
+from pipeline.storage_errors import explained
 
 _COLOURS = {REGRESSED: "bold red", WORSE: "yellow", SAME: "dim", BETTER: "green"}
 _MAX_LOST = 10
@@ -41,8 +42,9 @@ def show(comparison: Comparison, out: Console) -> None:
 def write_json(comparison: Comparison, path: Path) -> None:
     """Write a comparison for programs."""
     facts = {"has_regressed": comparison.has_regressed, **asdict(comparison)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    with explained("write", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def _cells(change: FigureChange) -> tuple[str, ...]:

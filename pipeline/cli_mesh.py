@@ -53,6 +53,7 @@ def mesh(
     from galatea.eg3d.geometry import check_file_name
     from pipeline.config import compose
     from pipeline.storage import Store
+    from pipeline.storage_errors import explained
 
     check_file_name(file)
     settings = ShapeSettings(resolution, level, _coefficients(expression or ()))
@@ -65,8 +66,9 @@ def mesh(
         store = Store(run, compose(overrides or ()).storage.options)
         name, capsule = _capsule(store, portrait)
         made = portrait_mesh(load_generator(generator or _generator_of(store)), capsule, settings)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    made.save(file)
+    with explained("write", file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        made.save(file)
     size = f"{len(made.vertices):,} vertices, {len(made.faces):,} triangles"
     _out.print(f"{name}: {size}, in {file}", highlight=False, soft_wrap=True, markup=False)
 

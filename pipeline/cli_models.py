@@ -57,9 +57,8 @@ def fetch(pack: Annotated[str, typer.Argument(metavar="PACK", help="Only [cyan]o
                 progress.update(tasks[name], completed=done, total=total or None)
 
             files = fetch_weights(pack, progress=show)
-    _out.print(
-        f"{len(files)} weight files of the {pack} pack are in {files[0].parent}", highlight=False, soft_wrap=True
-    )
+    where = escape(str(files[0].parent))
+    _out.print(f"{len(files)} weight files of the {pack} pack are in {where}", highlight=False, soft_wrap=True)
 
 
 @app.command(name="import")
@@ -77,8 +76,8 @@ def import_model(
     facts = import_official(file, _imported_folder())
     use = "commercial use allowed" if facts.is_commercial_use_allowed else "no commercial use"
     path = _imported_folder() / f"{file.stem}.json"
-    _out.print(f"Imported {facts.name}: {facts.licence}, {use}; sha256 {facts.sha256[:16]}", highlight=False)
-    _out.print(f"Use it with: generator={path} edit=none", highlight=False, soft_wrap=True)
+    _out.print(escape(f"Imported {facts.name}: {facts.licence}, {use}; sha256 {facts.sha256[:16]}"), highlight=False)
+    _out.print(escape(f"Use it with: generator={path} edit=none"), highlight=False, soft_wrap=True)
 
 
 def _head_model() -> dict[str, Any]:

@@ -47,7 +47,7 @@ def heads(
     drawn = summary.num_records - summary.num_reused
     _out.print(f"{summary.num_done} images of {summary.num_records} people, {drawn} of them drawn now.")
     if summary.num_failed:
-        _out.print(f"[yellow]{summary.num_failed} people could not be drawn[/]: {dict(summary.errors)}")
+        _out.print(f"[yellow]{summary.num_failed} people could not be drawn[/]: {escape(str(dict(summary.errors)))}")
     _out.print(escape(store.locate("synthesize/manifest.parquet")), highlight=False, soft_wrap=True)
     if outcome.shards is not None:
         where = f"{store.locate('webdataset')}: {len(outcome.shards.shards)} shards"

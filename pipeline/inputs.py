@@ -107,7 +107,7 @@ def _expand(item: str, options: Mapping[str, Any]) -> Iterator[FoundFile]:
         yield from _listed(uri, options)
     elif kind == "file":
         yield FoundFile(uri)
-    elif any(letter in uri for letter in "*?["):
+    elif _is_glob(uri):
         yield from _globbed(uri, options)
     elif _suffix(uri) in IMAGE_SUFFIXES:
         yield FoundFile(uri)
@@ -147,7 +147,17 @@ def _with_text_name(file: FoundFile) -> FoundFile:
 
 
 def _suffix(uri: str) -> str:
-    return Path(uri.rpartition("/")[2]).suffix.lower()
+    path = uri.partition("?")[0] if _is_web(uri) else uri
+    return Path(path.rpartition("/")[2]).suffix.lower()
+
+
+def _is_glob(uri: str) -> bool:
+    # In the address of a web server, ? begins the query.
+    return any(letter in uri for letter in ("*[" if _is_web(uri) else "*?["))
+
+
+def _is_web(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
 
 
 def _absolute(item: str) -> str:

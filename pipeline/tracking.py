@@ -258,6 +258,9 @@ def _mlflow_errors(action: str) -> Iterator[None]:
 
     try:
         yield
+    except ImportError as error:  # the client of a database, of which the URI says that it is needed
+        missing = f"the Python module {error.name} is not installed" if error.name else str(error)
+        raise TrackingError(f"could not {action}: {missing}") from error
     except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise TrackingError(f"could not {action}: {first_line}") from error

@@ -93,8 +93,9 @@ def flatten(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return flat
 
 
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
+def _join(path: str, key: object) -> str:
+    # YAML takes numbers and truth values as keys, too.
+    return f"{path}.{key}" if path else str(key)
 
 
 def _located(error: ConfigError, path: str) -> ConfigError:

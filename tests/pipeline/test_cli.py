@@ -10,7 +10,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from pipeline.cli import EXIT_INTERRUPTED, EXIT_RUN_ERROR, EXIT_USAGE, Commands, app
+from pipeline.cli_words import is_configuration
 from pipeline.executor import RunInterruptedError
+from tests.pipeline.made_up_run import write_run
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +115,85 @@ def test_a_report_of_no_run_is_refused(tmp_path: Path) -> None:
     result = galatea("report", tmp_path)
     assert result.exit_code == EXIT_USAGE
     assert "holds no run" in said(result)
+
+
+def test_a_report_of_a_folder_with_brackets_is_named_as_it_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "m[" / "x][bold]"
+    write_run(folder, num_photos=1)
+    result = galatea("report", folder)
+    assert result.exit_code == 0, said(result)
+    assert f"{folder}/report.html" in result.output
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    result = galatea("config", "--out", tmp_path)
+    assert result.exit_code == EXIT_RUN_ERROR
+    assert "it is a folder, expected a file" in said(result)
+    write_run(tmp_path / "run", num_photos=1)
+    result = galatea("compare", tmp_path / "run", tmp_path / "run", "--json", tmp_path)
+    assert result.exit_code == EXIT_RUN_ERROR
+    assert "it is a folder, expected a file" in said(result)
+
+
+@pytest.mark.parametrize("text", ["1: 2", "true: 2", "align: {3: 4}", "null: 2", "1.5: {a: 1}"])
+def test_a_key_of_a_configuration_file_that_is_no_word_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "odd.yaml").write_text(text)
+    result = galatea("config", "--config", tmp_path / "odd.yaml")
+    assert result.exit_code == EXIT_USAGE
+    assert "(bad_config)" in said(result)
+
+
+@pytest.mark.parametrize("command", ["run", "ingest"])
+def test_empty_paths_are_refused_before_anything_is_written(photos: Path, tmp_path: Path, command: str) -> None:
+    for words in ((photos, "--out", ""), ("", "--out", tmp_path / "run")):
+        result = galatea(command, *words, "tracking=off")
+        assert result.exit_code == EXIT_USAGE
+        assert "got an empty one" in said(result)
+    assert not (tmp_path / "run").exists()
+    assert "got an empty one" in said(galatea("report", ""))
+    assert "got an empty one" in said(galatea("compare", "", ""))
+
+
+def test_a_run_folder_that_is_a_file_is_refused(photos: Path) -> None:
+    result = galatea("ingest", photos, "--out", photos / "a.png", "tracking=off")
+    assert result.exit_code == EXIT_RUN_ERROR
+    assert "it is a file, expected a folder" in said(result)
+
+
+def test_a_run_folder_whose_name_is_not_text_is_refused(photos: Path) -> None:
+    result = galatea("ingest", photos, "--out", str(photos) + "\udce9", "tracking=off")
+    assert result.exit_code == EXIT_USAGE
+    assert r"photos\xe9 is not UTF-8" in said(result)
+
+
+def test_a_file_name_that_is_not_text_costs_only_its_photo(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.jpg").rename(str(photos / "caf\udce9.jpg"))
+    result = galatea("ingest", photos, "--out", tmp_path / "run", "tracking=off")
+    assert result.exit_code == 0, said(result)
+    assert galatea("report", tmp_path / "run").exit_code == 0
+    assert r"caf\xe9.jpg" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("word", "is_it"),
+    [
+        ("animate.fps=12", True),
+        ("executor=local", True),
+        ("storage.options.endpoint_url=http://host:9000", True),
+        ("+storage.options.name=" + "x" * 300, True),
+        ("https://host/p.jpg?signature=abc", False),
+        ("s3://bucket/kind=photo/a.jpg", False),
+        ("photo.jpg", False),
+    ],
+)
+def test_configuration_is_told_from_photos(word: str, is_it: bool) -> None:
+    assert is_configuration(word) is is_it
+
+
+def test_a_file_with_an_equals_sign_is_a_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("executor=local").touch()
+    assert not is_configuration("executor=local")
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), RunInterruptedError("stopped by SIGINT")])

@@ -391,3 +391,12 @@ def test_the_run_folder_in_a_bucket_is_told_apart_from_its_neighbours(store: Sto
 def test_an_empty_input_is_refused(store: Store, item: str) -> None:
     with pytest.raises(ConfigError, match="got an empty name"):
         ingest([item], store, CONFIG)
+
+
+def test_the_address_of_a_photo_or_list_may_have_a_query(photos: Path, store: Store, web_server: WebServer) -> None:
+    web_server.files["/a.png"] = (photos / "b.png").read_bytes()
+    web_server.files["/list.csv"] = f"uri\n{web_server.url}/a.png?signature=a=b".encode()
+
+    for name in ("a.png", "list.csv"):
+        assert ingest([f"{web_server.url}/{name}?signature=a=b"], store, CONFIG).status == {"done": 1}
+    assert ingest([f"{web_server.url}/gone.png?signature=a=b"], store, CONFIG).errors == {"missing_file": 1}

@@ -118,6 +118,13 @@ def test_a_server_that_cannot_be_reached_is_an_error_before_anything_is_computed
     assert "tracking=off" in str(caught.value)
 
 
+def test_a_database_whose_client_is_not_installed_is_told() -> None:
+    # A kind of database that SQLAlchemy knows, with a client that nobody has.
+    tracker = open_tracker(TrackingConfig(uri="mssql+pymssql://host/mlflow"), FACTS)
+    with pytest.raises(TrackingError, match="the Python module pymssql is not installed"):
+        tracker.watch(_start())
+
+
 def test_a_server_that_fails_later_costs_the_record_and_not_the_run(
     config: TrackingConfig, caplog: pytest.LogCaptureFixture
 ) -> None:

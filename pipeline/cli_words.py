@@ -1,0 +1,35 @@
+"""Words of the command line: which of them are configuration, and which name nothing that could be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from galatea.errors import ConfigError
+
+
+def is_configuration(word: str) -> bool:
+    """Whether a word is KEY=VALUE or GROUP=PRESET; a URL, or a file that exists, may hold a `=` too."""
+    key, sign, _ = word.partition("=")
+    return bool(sign) and "://" not in key and not _exists(word)
+
+
+def check_path(name: str, word: str) -> None:
+    """Refuse a path that is empty or that cannot be written down.
+
+    Raises:
+        ConfigError: it is so; the message names the option or argument.
+    """
+    if not word.strip():
+        raise ConfigError(f"{name}: expected a path or URL, got an empty one. Is a variable of the shell not set?")
+    try:
+        word.encode()
+    except UnicodeEncodeError as error:
+        shown = word.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        raise ConfigError(f"{name}: {shown} is not UTF-8: rename the folder, or choose another") from error
+
+
+def _exists(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except (OSError, ValueError):  # too long for a name, or with a null byte
+        return False
