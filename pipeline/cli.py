@@ -19,7 +19,7 @@ from galatea.errors import ConfigError, GalateaError
 from pipeline.cli_mesh import mesh
 from pipeline.cli_models import app as models_app
 from pipeline.cli_synthesize import app as synthesize_app
-from pipeline.cli_words import check_path, is_configuration
+from pipeline.words import check_path, is_configuration
 
 if TYPE_CHECKING:
     from pipeline.session import Outcome

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,12 +14,16 @@ from galatea.errors import ConfigError
 from pipeline.driving import DriverSpec
 from pipeline.storage import Store
 from pipeline.typed_values import nearest_key
+from pipeline.words import check_path
 
 _KINDS = {
     "video": (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi"),
     "photo": (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"),
     "arkit": (".csv",),
 }
+
+_MAX_STEM = 60
+"""Letters of an id that come from the name of a file: the file of a clip has an edit's id and more in its name."""
 
 
 def driver_specs(drivers: Iterable[str], input_options: Mapping[str, Any]) -> tuple[DriverSpec, ...]:
@@ -36,6 +42,8 @@ def driver_specs(drivers: Iterable[str], input_options: Mapping[str, Any]) -> tu
         if kind is None:
             raise _unknown(driver)
         is_file = kind in _KINDS
+        if is_file:
+            check_path("drivers", driver)
         if is_file and not Store(driver, input_options).exists(""):
             raise ConfigError(f"drivers: there is no file {driver}. Expected a video, a photo or an ARKit CSV.")
         name = _free_name(_stem(driver) if is_file else driver, specs)
@@ -63,8 +71,13 @@ def _unknown(driver: str) -> ConfigError:
 
 
 def _stem(uri: str) -> str:
-    name = uri.rstrip("/").rpartition("/")[2].rpartition(".")[0]
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "driver"
+    """The name of a file as an id: part of the names of clips, and the same whichever other drivers there are."""
+    name = unicodedata.normalize("NFC", uri.rstrip("/").rpartition("/")[2].rpartition(".")[0])
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
+    has_lost_letters = any(letter.isalnum() and not letter.isascii() for letter in name)
+    if stem and len(stem) <= _MAX_STEM and not has_lost_letters:
+        return stem
+    return f"{stem[:_MAX_STEM].strip('-') or 'driver'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _free_name(name: str, taken: Mapping[str, object]) -> str:

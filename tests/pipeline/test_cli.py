@@ -10,8 +10,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from pipeline.cli import EXIT_INTERRUPTED, EXIT_RUN_ERROR, EXIT_USAGE, Commands, app
-from pipeline.cli_words import is_configuration
 from pipeline.executor import RunInterruptedError
+from pipeline.words import is_configuration
 from tests.pipeline.made_up_run import write_run
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,40 @@ def test_files_with_one_name_get_ids_of_their_own(tmp_path: Path) -> None:
         file.parent.mkdir()
         file.touch()
     assert [spec.driver_id for spec in driver_specs(map(str, files), {})] == ["a", "a-2"]
+
+
+def ids(folder: Path, *names: str) -> list[str]:
+    for name in names:
+        (folder / name).touch()
+    return [spec.driver_id for spec in driver_specs([str(folder / name) for name in names], {})]
+
+
+def test_an_id_stays_short_enough_for_the_names_of_clips(tmp_path: Path) -> None:
+    long, other = ids(tmp_path, "v" * 200 + "a.mp4", "v" * 200 + "b.mp4")
+    assert long.startswith("v" * 60 + "-")
+    assert len(long) == len(other) == 69
+    assert long != other
+    assert ids(tmp_path, "v" * 60 + ".mp4") == ["v" * 60]
+
+
+def test_names_in_other_scripts_have_ids_that_do_not_depend_on_their_order(tmp_path: Path) -> None:
+    names = ["你好.mp4", "再见.mp4", "Grüße.mp4", "Größe.mp4", "!!.mp4", "😀.mp4"]
+    made = ids(tmp_path, *names)
+    assert len(set(made)) == len(made)
+    assert ids(tmp_path, *reversed(names)) == made[::-1]
+    assert [ids(tmp_path, name)[0] for name in names] == made
+    assert made[2].startswith("Gr-e-")
+    assert made[0].startswith("driver-")
+
+
+def test_a_name_has_one_id_in_both_of_its_spellings(tmp_path: Path) -> None:
+    names = [unicodedata.normalize(form, "café.mp4") for form in ("NFC", "NFD")]
+    assert ids(tmp_path, names[0]) == ids(tmp_path, names[1])
+
+
+def test_a_driver_whose_name_is_not_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"caf\\xe9.mp4 is not UTF-8"):
+        ids(tmp_path, "caf\udce9.mp4")
 
 
 @pytest.mark.parametrize(

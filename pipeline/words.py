@@ -1,4 +1,4 @@
-"""Words of the command line: which of them are configuration, and which name nothing that could be read."""
+"""Words that people type: which of them are configuration, and which can name no file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_path(name: str, word: str) -> None:
         word.encode()
     except UnicodeEncodeError as error:
         shown = word.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        raise ConfigError(f"{name}: {shown} is not UTF-8: rename the folder, or choose another") from error
+        raise ConfigError(f"{name}: {shown} is not UTF-8: rename it, or choose another") from error
 
 
 def _exists(word: str) -> bool:
