@@ -17,6 +17,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
 from galatea.errors import InputError
+from galatea.pixel_limit import pixels_allowed
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 """What is decoded. Formats that can run programs or read other files (EPS, PDF) are not even tried."""
@@ -40,7 +41,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray,
     if not data:
         raise InputError("The photo is empty: expected image bytes, got 0 bytes. Replace the file or leave it out.")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), pixels_allowed(max_pixels):
             # The size is checked below; damaged EXIF and the like do not keep a photo from being used.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)

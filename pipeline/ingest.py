@@ -20,6 +20,7 @@ import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from galatea.errors import GalateaError, InputError, StorageError
+from galatea.pixel_limit import pixels_allowed
 from pipeline.compaction import publish_manifest, read_statistics, requests_digest
 from pipeline.executor import StopSignal, worker_name
 from pipeline.fingerprint import code_hash, digest
@@ -183,13 +184,15 @@ def read_header(data: bytes, uri: str, max_pixels: int) -> dict[str, Any]:
         TooLargeError: it has more pixels than allowed.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), pixels_allowed(max_pixels):
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 (width, height), name = image.size, image.format
                 is_turned = _exif(image).get(_ORIENTATION, 1) in _TURNED_ORIENTATIONS
     except Image.DecompressionBombError as error:
-        raise TooLargeError(f"{uri} is too large: expected at most {max_pixels} pixels ({error})") from error
+        raise TooLargeError(
+            f"{uri} is too large: expected at most {max_pixels} pixels (storage.max_photo_pixels; {error})"
+        ) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as error:
         raise NotAnImageError(
             f"{uri} is not an image, or a damaged one: expected {', '.join(_FORMATS)}, "

@@ -400,3 +400,14 @@ def test_the_address_of_a_photo_or_list_may_have_a_query(photos: Path, store: St
     for name in ("a.png", "list.csv"):
         assert ingest([f"{web_server.url}/{name}?signature=a=b"], store, CONFIG).status == {"done": 1}
     assert ingest([f"{web_server.url}/gone.png?signature=a=b"], store, CONFIG).errors == {"missing_file": 1}
+
+
+def test_the_limit_on_pixels_is_the_one_that_is_set(photos: Path, store: Store) -> None:
+    (photos / "wide.png").write_bytes(png_of_size(20_000, 10_000))
+
+    for limit, status in {
+        10**9: {"done": 4},
+        200_000_000: {"done": 4},
+        199_999_999: {"done": 3, "rejected": 1},
+    }.items():
+        assert ingest([str(photos)], store, StorageConfig(max_photo_pixels=limit)).status == status
