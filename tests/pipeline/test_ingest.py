@@ -350,8 +350,8 @@ def test_a_file_that_could_not_be_read_is_looked_at_again(
 def test_what_the_run_made_inside_its_input_is_no_photo(photos: Path, way: str) -> None:
     (photos.parent / "link").symlink_to("photos")
     run = Store(str(photos / way if "link" not in way else photos.parent / way))
-    run.write("animate/files/preview/x.webp", (photos / "b.png").read_bytes())
-    run.write("saved.png", (photos / "a.jpg").read_bytes())
+    run.write("animate/files/preview/x.webp", png_of_size(7, 7))
+    run.write("saved.png", png_of_size(8, 8))
 
     for item in (photos, photos / "more" / "..", photos / "**"):
         ingest([str(item)], run, CONFIG)
