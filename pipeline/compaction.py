@@ -8,7 +8,7 @@ requests, the stage is finished.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby
 from operator import itemgetter
@@ -59,25 +59,53 @@ def read_statistics(run: Store, stage: str) -> dict[str, Any]:
         raise StorageError(f"{run.locate(path)} is damaged ({error}): delete it and run again") from error
 
 
-def compact(run: Store, stage: str, schema: pa.Schema, keys: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def compact(
+    run: Store, stage: str, schema: pa.Schema, keys: Sequence[tuple[str, str]], damaged: Collection[str] = ()
+) -> dict[str, Any]:
     """Write the manifest and the statistics of a stage from its old manifest and its journals; then clean up.
+
+    What a file does not tell here is deleted for good. So nothing is written or deleted before every file was read and
+    every key has its row.
 
     Args:
         run: the run folder.
         stage: name of the stage.
         schema: of its manifest.
         keys: (source_id, fingerprint) of everything that was asked for, in order. Rows of others are dropped.
+        damaged: files that planning found damaged and whose rows were computed again; they are not read.
 
     Returns:
         The statistics.
+
+    Raises:
+        StorageError: a file cannot be read, or a record has no row; everything is as it was.
     """
     shards = shard_paths(run, stage)
-    old = [manifest_path(stage)] if run.exists(manifest_path(stage)) else []
-    paths = [*old, *shards]
-    chosen = _choose(list(zip(paths, read_all_keys(run, paths), strict=True)), keys)
+    paths = [path for path in manifest_and_shards(run, stage, shards) if path not in damaged]
+    try:
+        chosen = _choose(list(zip(paths, read_all_keys(run, paths), strict=True)), keys)
+    except StorageError as error:
+        raise type(error)(f"{error}. All finished rows of {stage} are kept: run again to continue") from error
+    _check_complete(run, stage, keys, chosen)
     with closing(RowReader(run)) as reader:
         tables = _ordered_tables(reader, chosen, keys, schema)
         return publish_manifest(run, stage, schema, tables, requests_digest(keys), shards)
+
+
+def manifest_and_shards(run: Store, stage: str, shards: Sequence[str]) -> list[str]:
+    """The files that hold the rows of a stage: its manifest, where there is one, and these shards of its journal."""
+    path = manifest_path(stage)
+    return [path, *shards] if run.exists(path) else list(shards)
+
+
+def _check_complete(run: Store, stage: str, keys: Sequence[tuple[str, str]], found: Container[str]) -> None:
+    missing = [source_id for source_id, _ in keys if source_id not in found]
+    if missing:
+        raise StorageError(
+            f"{run.locate(stage)}: {len(missing)} of {len(keys)} records have no row although all were computed "
+            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}). "
+            "All finished rows are kept: run again, and what is missing is computed"
+        )
 
 
 def publish_manifest(

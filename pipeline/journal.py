@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from galatea.errors import StorageError
-from pipeline.manifest import DONE, encode_table, read_table
+from pipeline.manifest import DONE, damaged, encode_table, read_table
 from pipeline.storage import Store
+from pipeline.storage_errors import DamagedFileError, MissingFileError
 
 _log = logging.getLogger(__name__)
 _NUM_READERS = 16
@@ -77,21 +78,62 @@ def shard_paths(run: Store, stage: str, writer: str = "") -> list[str]:
 
 
 def read_keys(run: Store, path: str) -> pa.Table:
-    """source_id, fingerprint and status of every row of a shard or manifest, in its order.
+    """source_id, fingerprint and status of every row of a shard, in its order.
 
-    A shard that cannot be read is left out with a warning: its rows are computed again, which is always right.
+    A shard that cannot be read is left out with a warning. That is only right where rows that are not seen are
+    computed again; what deletes files must use `read_all_keys`.
     """
     try:
-        return read_table(run, path, _KEYS).select(_KEYS).replace_schema_metadata(None)
-    except (StorageError, KeyError) as error:
+        return _read_keys(run, path)
+    except StorageError as error:
         _log.warning("ignoring %s: %s", run.locate(path), error)
         return pa.table({name: pa.array([], pa.string()) for name in _KEYS})
 
 
+def _read_keys(run: Store, path: str) -> pa.Table:
+    table = read_table(run, path, _KEYS)
+    missing = sorted(set(_KEYS) - set(table.column_names))
+    if missing:
+        raise damaged(run.locate(path), f"it has no columns {missing}")
+    return table.select(_KEYS).replace_schema_metadata(None)
+
+
 def read_all_keys(run: Store, paths: Sequence[str]) -> list[pa.Table]:
-    """`read_keys` of many files at once: most of the time is waiting for the storage."""
+    """source_id, fingerprint and status of every row of many files, in their order.
+
+    Raises:
+        MissingFileError: a file is not there.
+        DamagedFileError: a file is no Parquet file, or lacks these columns.
+        StorageError: a file cannot be read.
+    """
+    # Many at once: most of the time is waiting for the storage.
     with ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="journal") as pool:
-        return list(pool.map(lambda path: read_keys(run, path), paths))
+        return list(pool.map(lambda path: _read_keys(run, path), paths))
+
+
+def read_usable_keys(run: Store, paths: Sequence[str]) -> dict[str, pa.Table]:
+    """What `read_all_keys` reads, by path, for planning: damaged files are left out, and their rows computed again.
+
+    Only what is damaged for good is left out: a file that cannot be read now may hold days of work.
+
+    Raises:
+        StorageError: a file cannot be read.
+    """
+    with ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="journal") as pool:
+        tables = list(pool.map(lambda path: _usable_keys(run, path), paths))
+    return {path: table for path, table in zip(paths, tables, strict=True) if table is not None}
+
+
+def _usable_keys(run: Store, path: str) -> pa.Table | None:
+    try:
+        return _read_keys(run, path)
+    except (DamagedFileError, MissingFileError) as error:
+        _log.warning("ignoring %s: %s", run.locate(path), error)
+        return None
+    except StorageError as error:
+        raise type(error)(
+            f"{error}. Nothing was changed: run again. If it stays so, delete the file: its rows are computed again"
+        ) from error
 
 
 def unfinished(requested: pa.Table, finished: pa.Table, retry_failed: bool = False) -> pa.Table:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from galatea.errors import RecordError, StorageError
 from pipeline.storage import Store
+from pipeline.storage_errors import DamagedFileError
 from stages.base import Column, Kind
 
 SCHEMA_VERSION = 1
@@ -160,14 +161,12 @@ def read_table(store: Store, path: str, columns: Sequence[str] | None = None) ->
         MissingFileError: there is no such manifest.
         StorageError: it is damaged, or was written by a newer version.
     """
-    with store.reading(path) as raw:
-        return _read_parquet(raw, store.locate(path), lambda schema: schema.names if columns is None else columns)[1]
+    return _read_parquet(store, path, lambda schema: schema.names if columns is None else columns)[1]
 
 
 def read_schema(store: Store, path: str) -> pa.Schema:
     """The schema of a manifest; see `read_table` for the errors."""
-    with store.reading(path) as raw:
-        return _read_parquet(raw, store.locate(path), lambda _: [])[0]
+    return _read_parquet(store, path, lambda _: [])[0]
 
 
 def read_ids(store: Store, stage: str) -> tuple[str, set[str], pa.Table]:
@@ -180,23 +179,24 @@ def read_ids(store: Store, stage: str) -> tuple[str, set[str], pa.Table]:
         MissingFileError: the stage has no manifest.
         StorageError: see `read_table`.
     """
-    path = manifest_path(stage)
-    with store.reading(path) as raw:
-        schema, table = _read_parquet(
-            raw, store.locate(path), lambda found: [_metadata(found, "galatea.id_column"), *_LINKS]
-        )
+    schema, table = _read_parquet(
+        store, manifest_path(stage), lambda found: [_metadata(found, "galatea.id_column"), *_LINKS]
+    )
     return _metadata(schema, "galatea.id_column"), set(schema.names), table
 
 
-def _read_parquet(raw: IO[bytes], url: str, choose: Callable[[pa.Schema], Sequence[str]]) -> tuple[pa.Schema, pa.Table]:
-    try:
+def _read_parquet(store: Store, path: str, choose: Callable[[pa.Schema], Sequence[str]]) -> tuple[pa.Schema, pa.Table]:
+    def read(raw: IO[bytes]) -> tuple[pa.Schema, pa.Table]:
         file = open_parquet(raw)
-        schema = file.schema_arrow
-        version = int(_metadata(schema, "galatea.schema_version") or 0)
-        wanted = [name for name in dict.fromkeys(choose(schema)) if name in schema.names]
-        table = file.read(columns=wanted, use_threads=False)
+        wanted = [name for name in dict.fromkeys(choose(file.schema_arrow)) if name in file.schema_arrow.names]
+        return file.schema_arrow, file.read(columns=wanted, use_threads=False)
+
+    url = store.locate(path)
+    try:
+        schema, table = store.read_with(path, read)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise damaged(url, error) from error
+    version = int(_metadata(schema, "galatea.schema_version") or 0)
     if version > SCHEMA_VERSION:
         raise StorageError(
             f"{url} has layout version {version}, this Galatea reads up to {SCHEMA_VERSION}: "
@@ -214,9 +214,9 @@ def open_parquet(raw: IO[bytes]) -> pq.ParquetFile:
     return pq.ParquetFile(raw, pre_buffer=False)
 
 
-def damaged(url: str, error: Exception) -> StorageError:
-    """The error of a Parquet file that cannot be read."""
-    return StorageError(f"{url} is damaged ({error}). Delete it: its rows are computed again on the next run")
+def damaged(url: str, error: Exception | str) -> DamagedFileError:
+    """The error of a Parquet file whose content cannot be used."""
+    return DamagedFileError(f"{url} is damaged ({error}). Delete it: its rows are computed again on the next run")
 
 
 def read_rows(store: Store, stage: str, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from galatea.errors import StorageError
 from pipeline.manifest import damaged, open_parquet
 from pipeline.storage import Store
+from pipeline.storage_errors import network_errors
 
 _Value = TypeVar("_Value")
 _MAX_OPEN_FILES = 16
@@ -83,7 +84,15 @@ class RowReader:
         return self._groups.get(key, lambda: self._read_row_group(path, group, columns))
 
     def _read_row_group(self, path: str, group: int, columns: Sequence[str] | None) -> pa.Table:
-        return self._open(path).file.read_row_group(group, columns=columns, use_threads=False)
+        def read(*_: object) -> pa.Table:
+            try:
+                return self._open(path).file.read_row_group(group, columns=columns, use_threads=False)
+            except network_errors():
+                # A connection that broke stays broken: the next attempt needs another.
+                self._opened.pop(path).stack.close()
+                raise
+
+        return self._store.attempt("read", path, read)
 
     def _open(self, path: str) -> _OpenFile:
         if path in self._opened:

@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 
 from galatea.errors import ConfigError
-from pipeline.compaction import compact, read_statistics, requests_digest
+from pipeline.compaction import compact, manifest_and_shards, read_statistics, requests_digest
 from pipeline.executor import Executor, StopSignal, build_executor
 from pipeline.fingerprint import row_fingerprint
-from pipeline.journal import JournalLimits, read_all_keys, shard_paths, unfinished
-from pipeline.manifest import DONE, manifest_path
+from pipeline.journal import JournalLimits, read_usable_keys, shard_paths, unfinished
+from pipeline.manifest import DONE
 from pipeline.requests import Request, Requests
 from pipeline.settings import ExecutorConfig
 from pipeline.storage import Store
@@ -118,7 +118,8 @@ def run_stage(
     task = WorkerTask.of(stage, run_store, requests, options, limits)
     keys = [(item.source_id, row_fingerprint(task.stage_fingerprint, item.fingerprint)) for item in requests.items]
     _check_unique(stage, keys)
-    left, is_compact = _plan(run_store, stage.name, requests.items, keys, executor_options.retry_failed)
+    plan = _plan(run_store, stage.name, requests.items, keys, executor_options.retry_failed)
+    left = plan.left
     tally = Tally(stage.name, len(keys), len(keys) - len(left), begun, progress)
     if left:
         _log.info("%s: %d of %d records to compute", stage.name, len(left), len(keys))
@@ -127,8 +128,8 @@ def run_stage(
         _execute(executor, executor_options, task, batches, tally)
     statistics = (
         read_statistics(run_store, stage.name)
-        if is_compact and not left
-        else compact(run_store, stage.name, task.schema, keys)
+        if plan.is_compact and not left
+        else compact(run_store, stage.name, task.schema, keys, plan.damaged)
     )
     return tally.summary(task.stage_fingerprint, statistics)
 
@@ -148,17 +149,26 @@ def _execute(
             executor.close()
 
 
+@dataclass(frozen=True)
+class _Plan:
+    left: Sequence[Request]
+    """To be computed."""
+    is_compact: bool = False
+    """Whether the manifest stands for these very requests already."""
+    damaged: frozenset[str] = frozenset()
+    """Files that cannot be used; their rows are among those to be computed."""
+
+
 def _plan(
     run: Store, stage: str, items: Sequence[Request], keys: Sequence[tuple[str, str]], retry_failed: bool
-) -> tuple[list[Request], bool]:
-    """What is left to do, and whether the manifest stands for these very requests already."""
+) -> _Plan:
     shards = shard_paths(run, stage)
     statistics = read_statistics(run, stage)
     has_failures = set(statistics.get("status", {})) - {DONE}
     is_compact = not shards and statistics.get("requests") == requests_digest(keys)
     if is_compact and not (retry_failed and has_failures):
-        return [], True
-    files = [*([manifest_path(stage)] if run.exists(manifest_path(stage)) else []), *shards]
+        return _Plan([], is_compact=True)
+    files = manifest_and_shards(run, stage, shards)
     requested = pa.table(
         {
             "source_id": pa.array([key[0] for key in keys], pa.string()),
@@ -166,11 +176,12 @@ def _plan(
             "position": pa.array(range(len(keys)), pa.int64()),
         }
     )
-    if not files:
-        return list(items), False
-    finished = pa.concat_tables(read_all_keys(run, files))
-    left = unfinished(requested, finished, retry_failed)
-    return [items[position] for position in left["position"].to_pylist()], is_compact
+    usable = read_usable_keys(run, files)
+    damaged = frozenset(files) - set(usable)
+    if not usable:
+        return _Plan(items, damaged=damaged)
+    left = unfinished(requested, pa.concat_tables(usable.values()), retry_failed)
+    return _Plan([items[position] for position in left["position"].to_pylist()], is_compact, damaged)
 
 
 def _check_unique(stage: Stage, keys: Sequence[tuple[str, str]]) -> None:

@@ -81,17 +81,34 @@ class Store:
                 check_regular(full, fs.info(full))  # opening a pipe would wait for ever
             return cast(bytes, fs.cat_file(full))
 
-        return self._attempt("read", path, call)
+        return self.attempt("read", path, call)
 
     @contextmanager
     def reading(self, path: str) -> Iterator[BinaryIO]:
-        """Open a file for random access; storage failures inside the block become StorageErrors."""
+        """Open a file for random access; storage failures inside the block become StorageErrors.
+
+        Opening is tried again where the error passes, the block is not: see `read_with`.
+        """
+        opened = self.attempt("read", path, lambda fs, full: fs.open(full, "rb"))
         try:
-            fs, full = self._resolve(path)
-            with fs.open(full, "rb") as file:
+            with opened as file:
                 yield file
         except network_errors() as error:
             raise explain(error, "read", self.locate(path)) from error
+
+    def read_with(self, path: str, use: Callable[[BinaryIO], _Answer]) -> _Answer:
+        """Open a file for random access and let `use` read from it, from the start again after errors that pass.
+
+        Raises:
+            MissingFileError: there is no such file.
+            StorageError: it cannot be read.
+        """
+
+        def call(fs: AbstractFileSystem, full: str) -> _Answer:
+            with fs.open(full, "rb") as file:
+                return use(file)
+
+        return self.attempt("read", path, call)
 
     def write(self, path: str, data: bytes) -> None:
         """Publish a file: readers see the old content or the new, never a part.
@@ -108,7 +125,7 @@ class Store:
             with _renamed(fs, full) as file:
                 file.write(data)
 
-        self._attempt("write", path, call)
+        self.attempt("write", path, call)
 
     @contextmanager
     def writing(self, path: str) -> Iterator[BinaryIO]:
@@ -123,7 +140,7 @@ class Store:
 
     def exists(self, path: str) -> bool:
         """Whether a file is there."""
-        return self._attempt("look up", path, lambda fs, full: bool(fs.isfile(full)))
+        return self.attempt("look up", path, lambda fs, full: bool(fs.isfile(full)))
 
     def kind_of(self, path: str) -> str:
         """`file`, `folder`, or an empty string where there is neither."""
@@ -131,7 +148,7 @@ class Store:
         def call(fs: AbstractFileSystem, full: str) -> str:
             return "file" if fs.isfile(full) else "folder" if fs.isdir(full) else ""
 
-        return self._attempt("look up", path, call)
+        return self.attempt("look up", path, call)
 
     def entry(self, path: str) -> Entry:
         """Size and stamp of a file.
@@ -146,7 +163,7 @@ class Store:
             check_regular(self.locate(path), info)
             return Entry(path, int(info.get("size") or 0), stamp_of(info))
 
-        return self._attempt("look up", path, call)
+        return self.attempt("look up", path, call)
 
     def files(self, path: str = "") -> list[Entry]:
         """All files below a folder, sorted by path, without hidden and temporary ones; [] where there is no folder."""
@@ -161,7 +178,7 @@ class Store:
             except FileNotFoundError:
                 return
 
-        self._attempt("delete", path, call)
+        self.attempt("delete", path, call)
 
     def sweep_temporaries(self, path: str, older_than_seconds: float = 600.0) -> None:
         """Remove what killed writers left behind (local disks only: object stores keep no half-written objects)."""
@@ -192,7 +209,7 @@ class Store:
             except FileNotFoundError:
                 return {}
 
-        found = self._attempt("list", path, call)
+        found = self.attempt("list", path, call)
         _, root = self._resolve("")
         prefix = root.rstrip("/") + "/"
         entries = [
@@ -205,8 +222,12 @@ class Store:
     def _resolve(self, path: str) -> tuple[AbstractFileSystem, str]:
         return resolve(self.locate(path), self.options)
 
-    def _attempt(self, action: str, path: str, call: Callable[[AbstractFileSystem, str], _Answer]) -> _Answer:
-        """Call with a few retries, with growing waits, where the error is one that passes."""
+    def attempt(self, action: str, path: str, call: Callable[[AbstractFileSystem, str], _Answer]) -> _Answer:
+        """Call with the file system and the path in it; a few times, with growing waits, where the error passes.
+
+        Raises:
+            StorageError: it does not pass; the message says what was tried (`action`) and with which file.
+        """
         wait = _FIRST_WAIT_SECONDS
         for left in reversed(range(_ATTEMPTS)):
             try:

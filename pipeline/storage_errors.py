@@ -24,6 +24,12 @@ class MissingFileError(StorageError):
     code = "missing_file"
 
 
+class DamagedFileError(StorageError):
+    """The file is there and can be read, but is not what it should be."""
+
+    code = "damaged_file"
+
+
 class AccessError(StorageError):
     """The credentials or permissions do not allow it."""
 

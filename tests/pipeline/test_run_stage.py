@@ -1,19 +1,23 @@
-from collections.abc import Sequence
+import errno
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from galatea.errors import ConfigError, WeightsError
+from galatea.errors import ConfigError, StorageError, WeightsError
+from pipeline.compaction import compact
 from pipeline.journal import journal_path, shard_paths
-from pipeline.manifest import manifest_path, read_rows
+from pipeline.manifest import build_schema, manifest_path, read_rows
 from pipeline.requests import Request, Requests
 from pipeline.run_stage import Progress, StageSummary, run_stage
 from pipeline.settings import ExecutorConfig
 from pipeline.storage import Store
+from pipeline.storage_errors import DamagedFileError
 from pipeline.worker import StageContractError
 from stages.base import Record
 from tests.pipeline.comparing import comparable_rows
+from tests.pipeline.failing_disk import FailingFileSystem
 from tests.pipeline.small_stages import CopyStage, NumberConfig, NumberStage, UnfitStage, number_requests
 
 LOCAL = ExecutorConfig(kind="local")
@@ -159,6 +163,86 @@ def test_a_journal_is_compacted_whatever_order_and_repetition_it_has(store: Stor
     assert num_computed(summary) == 4
     assert [row["number_id"] for row in comparable_rows(store, "number")] == NAMES
     assert shard_paths(store, "number") == []
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Iterator[Store]:
+    """A store on which reads fail once the test says so."""
+    yield Store(f"failing://{tmp_path}")
+    FailingFileSystem.failures.clear()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+SMALL_SHARDS = replace(LOCAL, shard_rows=3)
+
+
+def test_a_shard_that_cannot_be_read_at_the_end_loses_nothing(failing: Store, tmp_path: Path) -> None:
+    FailingFileSystem.failures["-00001.parquet"] = [OSError(errno.EINVAL, "odd answer")]
+
+    with pytest.raises(StorageError, match=r"-00001.parquet: OSError.*odd answer.*rows of number are kept: run again"):
+        run_numbers(failing, config=NumberConfig(batch_size=3), executor=SMALL_SHARDS)
+    assert not failing.exists(manifest_path("number"))
+    assert not failing.exists("number/statistics.json")
+    assert (len(shard_paths(failing, "number")), len(failing.files("number/files"))) == (3, 9)
+
+    summary = run_numbers(failing, config=NumberConfig(batch_size=3))
+
+    assert (num_computed(summary), summary.num_rows) == (0, 9)
+    assert len(list((tmp_path / "number/files/film").iterdir())) == 9
+
+
+@pytest.mark.parametrize("num_good_reads", [0, 1], ids=["planning", "compaction"])
+def test_an_old_manifest_that_cannot_be_read_stops_the_run_and_is_kept(
+    failing: Store, tmp_path: Path, num_good_reads: int
+) -> None:
+    run_numbers(failing)
+    before = contents(tmp_path)
+    failures = [*[None] * num_good_reads, OSError(errno.EINVAL, "odd answer")]
+    FailingFileSystem.failures[manifest_path("number")] = failures
+
+    with pytest.raises(StorageError, match=r"manifest.parquet: OSError.*odd answer.*run again"):
+        run_numbers(failing, [*NAMES, "new"])
+    assert before.items() <= contents(tmp_path).items()
+
+    summary = run_numbers(failing, [*NAMES, "new"])
+
+    assert (num_computed(summary), summary.num_rows) == (1 - num_good_reads, 10)
+    assert len(failing.files("number/files")) == 10
+
+
+def test_a_computed_record_without_a_row_stops_the_run_and_nothing_is_deleted(store: Store, tmp_path: Path) -> None:
+    run_numbers(store)
+    before = contents(tmp_path)
+    stage = NumberStage(NumberConfig())
+    schema = build_schema(stage.name, stage.id_column, stage.produces)
+    rows = read_rows(store, "number")
+    keys = [(row["source_id"], row["fingerprint"]) for row in rows[:5]] + [("lost", "1"), ("gone", "2")]
+
+    with pytest.raises(StorageError, match=r"2 of 7 records have no row.*\(lost, gone\).*run again"):
+        compact(store, "number", schema, keys)
+
+    assert contents(tmp_path) == before
+
+
+def test_a_file_damaged_after_planning_stops_the_run(store: Store, tmp_path: Path) -> None:
+    run_numbers(store, NAMES[:5])
+    manifest = tmp_path / manifest_path("number")
+    whole = manifest.read_bytes()
+    requests = Requests.from_records("number_id", number_records(NAMES))
+
+    def damage(progress: Progress) -> None:
+        if progress.done:
+            manifest.write_bytes(b"half a manifest")
+
+    with pytest.raises(DamagedFileError, match="finished rows of number are kept"):
+        run_stage(NumberStage(NumberConfig()), requests, store, LOCAL, damage)
+
+    assert len(store.files("number/files")) == 9
+    manifest.write_bytes(whole)
+    assert num_computed(run_numbers(store)) == 0
 
 
 def test_progress_counts_to_the_end(store: Store) -> None:

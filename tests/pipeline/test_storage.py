@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from galatea.errors import ConfigError, StorageError
 from pipeline import storage
+from pipeline.rows import RowReader
 from pipeline.storage import Store
 from pipeline.storage_errors import AccessError, FullDiskError, MissingFileError, UnreadableFileError
+from tests.pipeline.failing_disk import FailingFileSystem
 from tests.pipeline.web_server import WebServer
 
 
@@ -139,6 +143,22 @@ def test_a_failure_that_passes_is_tried_again(tmp_path: Path) -> None:
     FlakyFileSystem.failures[:] = [ConnectionResetError("reset"), TimeoutError("slow"), OSError(errno.EIO, "broken")]
 
     assert Store(f"flaky://{tmp_path}").read("a") == b"1"
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_opening_and_random_access_are_tried_again_too(tmp_path: Path) -> None:
+    store = Store(f"failing://{tmp_path}")
+    pq.write_table(pa.table({"x": [1, 2, 3]}), tmp_path / "a.parquet")
+    failures = [ConnectionResetError("reset"), OSError(errno.ESTALE, "stale")]
+
+    FailingFileSystem.failures["a.parquet"] = [*failures]
+    assert store.read_with("a.parquet", lambda file: file.read(4)) == b"PAR1"
+    FailingFileSystem.failures["a.parquet"] = [*failures]
+    with store.reading("a.parquet") as file:
+        assert file.read(4) == b"PAR1"
+    FailingFileSystem.failures["a.parquet"] = [*failures]
+    assert RowReader(store).take("a.parquet", [1])["x"].to_pylist() == [2]
+    assert FailingFileSystem.failures.pop("a.parquet") == []
 
 
 @pytest.mark.usefixtures("no_waiting")
