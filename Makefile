@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.galatea-setup
 DEMO := demo
-DEMO_SETTINGS := invert=quick animate=quick
+DEMO_SETTINGS := invert=quick animate=quick storage.prune=true
 # A driving video of your own: `make demo DRIVER=path/to/video.mp4`.
 DRIVER ?=
 

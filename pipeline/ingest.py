@@ -28,6 +28,7 @@ from pipeline.inputs import FoundFile, find_photos
 from pipeline.journal import JournalLimits, JournalWriter, shard_paths
 from pipeline.manifest import DONE, REJECTED, build_schema, manifest_path, read_table, to_rows, to_table
 from pipeline.outage import OutageWatch, check_any_readable
+from pipeline.pruning import refuse_lost_photos
 from pipeline.run_stage import OnProgress, StageSummary, Tally
 from pipeline.settings import StorageConfig
 from pipeline.storage import Store
@@ -107,7 +108,8 @@ def ingest(
         Counts and times; `status` tells done from rejected.
 
     Raises:
-        ConfigError: an input does not exist, or there is no photo at all.
+        ConfigError: an input does not exist, there is no photo at all, or results of photos that are not asked for any
+            more would be deleted.
         StorageError: the run folder cannot be written.
     """
     begun = time.monotonic()
@@ -130,6 +132,8 @@ def ingest(
     if not is_current:
         rows = _merged([known[key] for key in keys])
         check_any_readable(rows)
+        if not config.prune:
+            refuse_lost_photos(run, rows)
         statistics = publish_manifest(run, STAGE, SCHEMA, [to_table(rows, SCHEMA)], requested, shard_paths(run, STAGE))
     stop.check()
     return tally.summary(way, statistics)

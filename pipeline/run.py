@@ -10,6 +10,7 @@ from pipeline.driving import DriverSpec, driver_requests
 from pipeline.executor import Executor, SharedExecutor
 from pipeline.ingest import ingest
 from pipeline.plan import STEPS, plan_stage
+from pipeline.pruning import refuse_lost_drivers
 from pipeline.requests import Requests
 from pipeline.run_stage import OnProgress, StageSummary, run_stage
 from pipeline.settings import ExecutorConfig, StorageConfig
@@ -64,10 +65,12 @@ def run(plan: RunPlan, progress: OnProgress | None = None, on_stage: OnStage | N
         The summaries of all stages.
 
     Raises:
+        ConfigError: results of photos or drivers that are not asked for any more would be deleted (`storage.prune`).
         RunError: the run was aborted; finished rows are kept.
         RunInterruptedError: it was asked to stop; finished rows are kept.
     """
     plan.run.check_writable()
+    check_drivers(plan)
     summaries: dict[str, StageSummary] = {}
 
     def note(summary: StageSummary) -> None:
@@ -85,10 +88,22 @@ def run(plan: RunPlan, progress: OnProgress | None = None, on_stage: OnStage | N
     return RunResult(summaries)
 
 
+def check_drivers(plan: RunPlan) -> None:
+    """Stop before anything is computed where the run would delete the clips of drivers that it does not name.
+
+    Raises:
+        ConfigError: it would; see `storage.prune`.
+    """
+    if not plan.storage.prune and any(stage.name == "drive" for stage in plan.stages):
+        refuse_lost_drivers(plan.run, plan.drivers, plan.storage.options)
+
+
 def run_one(
     plan: RunPlan, stage: Stage, progress: OnProgress | None = None, executor: Executor | None = None
 ) -> StageSummary:
     """Run a single stage on the manifests that are there; see `run` for the errors."""
+    if stage.name == "drive":
+        check_drivers(plan)
     requests = _requests(plan, stage)
     return run_stage(stage, requests, plan.run, plan.executor, progress, plan.storage.options, executor)
 

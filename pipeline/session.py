@@ -17,7 +17,7 @@ from pipeline.executor import RunInterruptedError
 from pipeline.manifest import DONE
 from pipeline.report.source import StoredRun
 from pipeline.report.write import REPORT_FILE, has_current_results, write_results
-from pipeline.run import RunPlan, run, run_one
+from pipeline.run import RunPlan, check_drivers, run, run_one
 from pipeline.run_stage import OnProgress, Progress, StageSummary
 from pipeline.stage_catalogue import STAGES, build_stage
 from pipeline.storage import Store
@@ -103,13 +103,20 @@ def _run(order: Order, plan: RunPlan, tracker: Tracker, progress: OnProgress) ->
 
     def note(summary: StageSummary) -> None:
         summaries[summary.stage] = summary
+        if summary.stage == "ingest":
+            write_config()
         tracker.stage_finished(summary, models.get(summary.stage, []))
 
+    def write_config() -> None:
+        plan.run.write(CONFIG_FILE, _configuration(order, plan.run).encode())
+
     plan.run.check_writable()
-    plan.run.write(CONFIG_FILE, _configuration(order, plan.run).encode())
     if order.inputs:
+        # After ingest: a run that is refused must not leave its configuration beside the results of another.
         run(plan, progress, note)
     else:
+        check_drivers(plan)
+        write_config()
         for stage in plan.stages:
             note(run_one(plan, stage, progress))
     return summaries

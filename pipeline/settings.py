@@ -80,6 +80,8 @@ class StorageConfig:
     """A photo with more pixels is rejected before it is decoded (decompression bomb)."""
     max_photo_bytes: int = 200_000_000
     """A larger photo file is rejected unread."""
+    prune: bool = False
+    """Delete results of photos and drivers that are not asked for any more; without it such a run is refused."""
 
     def __post_init__(self) -> None:
         _require(self.max_photo_pixels > 0, "storage.max_photo_pixels", "more than 0", self.max_photo_pixels)

@@ -23,6 +23,7 @@ from fsspec.spec import AbstractFileSystem
 
 from galatea.errors import ConfigError, StorageError
 from pipeline.file_kinds import check_regular, is_file
+from pipeline.listing import files_below
 from pipeline.storage_errors import explain, is_transient, network_errors
 
 _log = logging.getLogger(__name__)
@@ -166,7 +167,11 @@ class Store:
         return self.attempt("look up", path, call)
 
     def files(self, path: str = "") -> list[Entry]:
-        """All files below a folder, sorted by path, without hidden and temporary ones; [] where there is no folder."""
+        """All files below a folder, sorted by path, without hidden and temporary ones; [] where there is no folder.
+
+        Raises:
+            StorageError: the folder, or one below it, cannot be listed.
+        """
         return [entry for entry in self._files(path) if not _is_hidden(entry.path)]
 
     def delete(self, path: str) -> None:
@@ -205,7 +210,9 @@ class Store:
         def call(fs: AbstractFileSystem, full: str) -> dict[str, dict[str, Any]]:
             fs.invalidate_cache()
             try:
-                return cast(dict[str, dict[str, Any]], fs.find(full, detail=True))
+                # Object stores list everything at once, by prefix.
+                is_flat = _protocol(fs) in _OBJECT_STORES
+                return dict(fs.find(full, detail=True)) if is_flat else files_below(fs, full)
             except FileNotFoundError:
                 return {}
 

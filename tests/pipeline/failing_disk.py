@@ -9,23 +9,30 @@ from fsspec.implementations.local import LocalFileSystem
 
 
 class FailingFileSystem(LocalFileSystem):
-    """Fails to open files for reading as `failures` says."""
+    """Fails to open files for reading, and to list folders, as `failures` says."""
 
     protocol = "failing"
     failures: ClassVar[dict[str, list[OSError | None]]] = {}
-    """End of the path -> what happens when such a file is opened the next times; None: nothing special."""
+    """End of the path -> what happens when it is read the next times; None: nothing special."""
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
         return super()._strip_protocol(path.removeprefix("failing://"))
 
     def open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
-        for end, failures in self.failures.items():
-            if "r" in mode and path.endswith(end) and failures:
-                error = failures.pop(0)
-                if error is not None:
-                    raise error
+        if "r" in mode:
+            self._fail(path)
         return super().open(path, mode, *args, **kwargs)
+
+    def ls(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        self._fail(path)
+        return super().ls(path, *args, **kwargs)
+
+    def _fail(self, path: str) -> None:
+        for end, failures in self.failures.items():
+            error = failures.pop(0) if path.endswith(end) and failures else None
+            if error is not None:
+                raise error
 
 
 fsspec.register_implementation("failing", FailingFileSystem, clobber=True)

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -22,6 +23,8 @@ from pipeline.ingest import ingest
 from pipeline.manifest import read_rows
 from pipeline.settings import StorageConfig
 from pipeline.storage import Store
+from pipeline.storage_errors import AccessError
+from tests.pipeline.failing_disk import FailingFileSystem
 from tests.pipeline.web_server import WebServer
 
 CONFIG = StorageConfig()
@@ -155,7 +158,8 @@ def test_a_second_look_reads_only_what_changed(photos: Path, store: Store) -> No
     ingest([str(photos)], store, CONFIG)
     save(photos / "more" / "c.webp", 4)
 
-    same = ingest([str(photos / "b.png"), str(photos / "z.png"), str(photos / "a.jpg")], store, CONFIG)
+    fewer = [str(photos / "b.png"), str(photos / "z.png"), str(photos / "a.jpg")]
+    same = ingest(fewer, store, StorageConfig(prune=True))
     changed = ingest([str(photos)], store, CONFIG)
 
     assert (same.num_records, same.num_reused, same.num_rows) == (3, 3, 2)
@@ -168,6 +172,46 @@ def test_a_photo_keeps_its_fingerprint_when_it_moves(photos: Path, store: Store)
     ingest([str(photos.rename(photos.with_name("moved")))], store, CONFIG)
 
     assert {row["photo_id"]: row["fingerprint"] for row in read_rows(store, "ingest")} == before
+
+
+def test_photos_that_are_not_asked_for_any_more_stop_the_run(photos: Path, store: Store) -> None:
+    for shade in range(10, 14):
+        save(photos / f"{shade}.png", shade)
+    ingest([str(photos)], store, CONFIG)
+    before = read_rows(store, "ingest")
+
+    with pytest.raises(ConfigError, match=r"results of 6 photos .*10\.png, .*11\.png, .*12\.png, \.\.\.\).*prune=true"):
+        ingest([str(photos / "b.png")], store, CONFIG)
+
+    assert read_rows(store, "ingest") == before
+    assert ingest([str(photos)], store, CONFIG).status == {"done": 7}
+    assert ingest([str(photos / "b.png")], store, StorageConfig(prune=True)).status == {"done": 1}
+
+
+def test_a_replaced_photo_may_go_and_one_that_cannot_be_read_may_not(photos: Path, store: Store) -> None:
+    shutil.copy(photos / "a.jpg", photos / "copy.jpg")
+    ingest([str(photos)], store, CONFIG)
+    save(photos / "b.png", 7)
+    (photos / "a.jpg").unlink()
+    assert ingest([str(photos)], store, CONFIG).status == {"done": 3}
+    (photos / "b.png").write_bytes(b"")
+
+    with pytest.raises(ConfigError, match=r"results of 1 photo that .* cannot read now \(.*b\.png\)"):
+        ingest([str(photos)], store, CONFIG)
+
+
+def test_a_sub_folder_that_cannot_be_listed_does_not_look_empty(photos: Path, store: Store) -> None:
+    inputs = [f"failing://{photos}"]
+    ingest(inputs, store, CONFIG)
+    before = read_rows(store, "ingest")
+    FailingFileSystem.failures["photos/more"] = [PermissionError(errno.EACCES, "not yours", "photos/more")]
+
+    with pytest.raises(AccessError, match=r"cannot list failing://.*photos: access denied .*photos/more"):
+        ingest(inputs, store, CONFIG)
+
+    assert FailingFileSystem.failures.pop("photos/more") == []
+    assert read_rows(store, "ingest") == before
+    assert ingest(inputs, store, CONFIG).num_reused == 3
 
 
 def test_a_rejected_photo_is_looked_at_again_when_it_was_replaced(photos: Path, store: Store) -> None:

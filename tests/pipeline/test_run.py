@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,13 @@ import pytest
 from galatea.errors import ConfigError
 from pipeline.driving import DriverSpec
 from pipeline.manifest import read_rows
-from pipeline.run import run
+from pipeline.run import run, run_one
+from pipeline.settings import StorageConfig
 from pipeline.storage import Store
 from tests.pipeline.comparing import comparable_rows
 from tests.pipeline.small_chain import DRIVERS, SmallStage, build_chain, photo_bytes, plan_chain, write_photos
+
+PRUNING = StorageConfig(prune=True)
 
 
 @pytest.fixture
@@ -132,12 +136,44 @@ def test_a_removed_photo_leaves_the_manifests_and_files(photos: Path, store: Sto
     run(plan_chain([str(photos)], store))
     (photos / "group.png").unlink()
 
-    result = run(plan_chain([str(photos)], store))
+    result = run(plan_chain([str(photos)], store, storage=PRUNING))
 
     assert result.num_computed == 0
     assert result.stages["align"].status == {"done": 2, "no_face": 1}
     assert result.stages["animate"].num_rows == 8
     assert len(store.files("animate/files")) == 8
+
+
+def test_other_photos_or_drivers_do_not_delete_earlier_clips(photos: Path, store: Store) -> None:
+    run(plan_chain([str(photos / "ann.png")], store))
+    before = {entry.path: entry.stamp for entry in store.files("animate")}
+    other = plan_chain([str(photos / "bob.png")], store)
+    fewer = plan_chain([str(photos / "ann.png")], store, drivers=DRIVERS[:1])
+
+    for plan, message in ((other, r"results of 1 photo .*ann\.png"), (fewer, r"results of 1 driver .*\(turn\)")):
+        with pytest.raises(ConfigError, match=message + r".*another --out, or say storage\.prune=true"):
+            run(plan)
+        assert {entry.path: entry.stamp for entry in store.files("animate")} == before
+    with pytest.raises(ConfigError, match="results of 1 driver"):
+        run_one(fewer, fewer.stages[3])
+
+    assert run(plan_chain([str(photos / "ann.png")], store)).num_computed == 0
+    assert run(replace(other, storage=PRUNING)).stages["animate"].num_rows == 4
+    assert run(replace(other, storage=PRUNING, drivers=DRIVERS[:1])).stages["animate"].num_rows == 2
+    assert len(store.files("animate/files")) == 2
+
+
+def test_a_driver_whose_file_is_gone_does_not_take_its_clips_along(photos: Path, store: Store, tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"moving")
+    plan = plan_chain([str(photos)], store, drivers=(*DRIVERS, DriverSpec("film", "video", "film", str(film))))
+    run(plan)
+    film.unlink()
+
+    with pytest.raises(ConfigError, match=r"results of 1 driver .*\(film\)"):
+        run(plan)
+
+    assert len(store.files("animate/files")) == 24
 
 
 def test_a_missing_driver_fails_alone_and_is_used_once_it_is_there(photos: Path, store: Store, tmp_path: Path) -> None:

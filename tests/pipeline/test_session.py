@@ -93,6 +93,21 @@ def test_a_signal_during_the_last_batch_of_a_stage_ends_the_run_there(photos: st
     assert carry_out(order, _quiet, _build).stages["align"].num_reused == 1
 
 
+def test_a_refused_run_leaves_the_configuration_of_the_results_that_are_there(photos: str, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    carry_out(Order((photos,), run, _config()), _quiet, _build)
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    for order in (
+        Order((f"{photos}/ann.png",), run, _config()),
+        Order((photos,), run, _config(drivers=("turn", "nod"))),
+        Order((), run, _config(drivers=("nod",)), ("drive",)),
+    ):
+        changed = replace(order.config, executor=replace(order.config.executor, batch_size=7))
+        with pytest.raises(ConfigError, match=r"storage\.prune=true"):
+            carry_out(replace(order, config=changed), _quiet, _build)
+        assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
 def test_stages_run_one_by_one_on_what_is_there(photos: str, tmp_path: Path) -> None:
     run, config = str(tmp_path / "run"), _config()
     carry_out(Order((photos,), run, config, ("ingest",)), _quiet, _build)

@@ -75,6 +75,22 @@ def test_a_listing_is_sorted_and_shows_no_hidden_files(store: Store) -> None:
     assert store.files("nothing/here") == []
 
 
+@pytest.mark.usefixtures("no_waiting")
+def test_a_folder_that_went_away_while_it_was_listed_is_listed_again_and_one_that_is_refused_is_told(
+    tmp_path: Path,
+) -> None:
+    store = Store(f"failing://{tmp_path}")
+    for name in ("a/x", "b/deep/y", ".hidden/z", "lost+found/z"):
+        store.write(name, b"1")
+    FailingFileSystem.failures["b/deep"] = [FileNotFoundError("gone"), None, PermissionError("not yours: deep")]
+    FailingFileSystem.failures["/.hidden"] = FailingFileSystem.failures["lost+found"] = [PermissionError("not yours")]
+
+    assert [entry.path for entry in store.files()] == ["a/x", "b/deep/y"]
+    with pytest.raises(AccessError, match=r"cannot list .*not yours: deep"):
+        store.files("b")
+    FailingFileSystem.failures.clear()
+
+
 def test_a_stamp_changes_with_the_content(store: Store) -> None:
     store.write("a", b"1")
     before = store.entry("a").stamp

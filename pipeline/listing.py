@@ -1,0 +1,44 @@
+"""Listing all files below a folder: every one of them, or an error; never a part that looks like the whole."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from fsspec.spec import AbstractFileSystem
+
+_OF_THE_DISK = {"lost+found"}
+"""Folders that file systems keep for themselves; only the administrator may look into them."""
+
+
+def files_below(fs: AbstractFileSystem, folder: str) -> dict[str, dict[str, Any]]:
+    """What fsspec says of each file below a folder, by path; files in hidden folders are passed over.
+
+    fsspec's own `find` passes over folders that it cannot read without a word, so that their files seem deleted.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        OSError: the folder, or one below it, cannot be listed.
+    """
+    found, waiting = _split(fs, folder)
+    while waiting:
+        path = waiting.pop()
+        try:
+            files, folders = _split(fs, path)
+        except FileNotFoundError as error:
+            raise OSError(errno.ESTALE, "the folder went away while it was listed", path) from error
+        found |= files
+        waiting += folders
+    return found
+
+
+def _split(fs: AbstractFileSystem, folder: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The files in a folder, and the folders in it that are to be listed too."""
+    entries = {info["name"].rstrip("/"): info for info in fs.ls(folder, detail=True)}
+    folders = [path for path, info in entries.items() if info["type"] == "directory" and path != folder.rstrip("/")]
+    files = {path: info for path, info in entries.items() if info["type"] != "directory"}
+    return files, [path for path in folders if not _is_passed_over(path.rpartition("/")[2])]
+
+
+def _is_passed_over(name: str) -> bool:
+    return name.startswith(".") or name in _OF_THE_DISK
