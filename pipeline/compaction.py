@@ -60,7 +60,12 @@ def read_statistics(run: Store, stage: str) -> dict[str, Any]:
 
 
 def compact(
-    run: Store, stage: str, schema: pa.Schema, keys: Sequence[tuple[str, str]], damaged: Collection[str] = ()
+    run: Store,
+    stage: str,
+    schema: pa.Schema,
+    keys: Sequence[tuple[str, str]],
+    damaged: Collection[str] = (),
+    lost: Collection[str] = (),
 ) -> dict[str, Any]:
     """Write the manifest and the statistics of a stage from its old manifest and its journals; then clean up.
 
@@ -73,6 +78,7 @@ def compact(
         schema: of its manifest.
         keys: (source_id, fingerprint) of everything that was asked for, in order. Rows of others are dropped.
         damaged: files that planning found damaged and whose rows were computed again; they are not read.
+        lost: records whose files were gone and that were computed again: their newest rows count, done or not.
 
     Returns:
         The statistics.
@@ -83,7 +89,7 @@ def compact(
     shards = shard_paths(run, stage)
     paths = [path for path in manifest_and_shards(run, stage, shards) if path not in damaged]
     try:
-        chosen = _choose(list(zip(paths, read_all_keys(run, paths), strict=True)), keys)
+        chosen = _choose(list(zip(paths, read_all_keys(run, paths), strict=True)), keys, lost)
     except StorageError as error:
         raise type(error)(f"{error}. All finished rows of {stage} are kept: run again to continue") from error
     _check_complete(run, stage, keys, chosen)
@@ -134,9 +140,9 @@ def publish_manifest(
 
 
 def _choose(
-    files: Sequence[tuple[str, pa.Table]], keys: Sequence[tuple[str, str]]
+    files: Sequence[tuple[str, pa.Table]], keys: Sequence[tuple[str, str]], lost: Collection[str]
 ) -> Mapping[str, tuple[str, list[int]]]:
-    """For every record, the file and rows to keep: one that is done before one that is not, then the newest."""
+    """For every record, the file and rows to keep: done before not done (unless it was lost), then the newest."""
     wanted = dict(keys)
     best: dict[str, tuple[bool, int]] = {}
     rows: dict[str, list[int]] = {}
@@ -145,7 +151,7 @@ def _choose(
         for row, (source_id, fingerprint, status) in enumerate(zip(*columns, strict=True)):
             if wanted.get(source_id) != fingerprint:
                 continue
-            rank = (status == DONE, number)
+            rank = (status == DONE and source_id not in lost, number)
             if source_id in best and best[source_id] == rank:
                 rows[source_id].append(row)
             elif source_id not in best or best[source_id] < rank:

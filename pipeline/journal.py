@@ -90,12 +90,13 @@ def read_keys(run: Store, path: str) -> pa.Table:
         return pa.table({name: pa.array([], pa.string()) for name in _KEYS})
 
 
-def _read_keys(run: Store, path: str) -> pa.Table:
-    table = read_table(run, path, _KEYS)
+def _read_keys(run: Store, path: str, more: Sequence[str] = ()) -> pa.Table:
+    table = read_table(run, path, (*_KEYS, *more))
     missing = sorted(set(_KEYS) - set(table.column_names))
     if missing:
         raise damaged(run.locate(path), f"it has no columns {missing}")
-    return table.select(_KEYS).replace_schema_metadata(None)
+    present = [name for name in (*_KEYS, *more) if name in table.column_names]
+    return table.select(present).replace_schema_metadata(None)
 
 
 def read_all_keys(run: Store, paths: Sequence[str]) -> list[pa.Table]:
@@ -111,22 +112,23 @@ def read_all_keys(run: Store, paths: Sequence[str]) -> list[pa.Table]:
         return list(pool.map(lambda path: _read_keys(run, path), paths))
 
 
-def read_usable_keys(run: Store, paths: Sequence[str]) -> dict[str, pa.Table]:
+def read_usable_keys(run: Store, paths: Sequence[str], more: Sequence[str] = ()) -> dict[str, pa.Table]:
     """What `read_all_keys` reads, by path, for planning: damaged files are left out, and their rows computed again.
 
-    Only what is damaged for good is left out: a file that cannot be read now may hold days of work.
+    Only what is damaged for good is left out: a file that cannot be read now may hold days of work. `more` names
+    columns to read besides; where a file lacks them, so does its table.
 
     Raises:
         StorageError: a file cannot be read.
     """
     with ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="journal") as pool:
-        tables = list(pool.map(lambda path: _usable_keys(run, path), paths))
+        tables = list(pool.map(lambda path: _usable_keys(run, path, more), paths))
     return {path: table for path, table in zip(paths, tables, strict=True) if table is not None}
 
 
-def _usable_keys(run: Store, path: str) -> pa.Table | None:
+def _usable_keys(run: Store, path: str, more: Sequence[str]) -> pa.Table | None:
     try:
-        return _read_keys(run, path)
+        return _read_keys(run, path, more)
     except (DamagedFileError, MissingFileError) as error:
         _log.warning("ignoring %s: %s", run.locate(path), error)
         return None

@@ -14,6 +14,12 @@ from pipeline.storage_errors import AccessError, MissingFileError, UnreadableFil
 from stages.base import Kind, Record
 
 
+class LostFileError(InputError):
+    """A file that an earlier stage wrote into the run folder is gone. Such a record is tried again on every run."""
+
+    code = "lost_file"
+
+
 class RecordLoader:
     """Reads what requests refer to: rows of earlier manifests, their files, and the users' own files."""
 
@@ -40,24 +46,34 @@ class RecordLoader:
             StorageError: the run folder cannot be read.
         """
         # Null in what a kind of record lacks: a portrait has no clip.
-        records = [{**dict.fromkeys(self._requires), **request.fields} for request in requests]
+        records: list[Record | RecordError] = [
+            {**dict.fromkeys(self._requires), **request.fields} for request in requests
+        ]
         for index, join in enumerate(self._joins):
-            wanted = [(record, request.rows[index]) for record, request in zip(records, requests, strict=True)]
-            self._join(join, wanted)
-        return [self._with_uris(record) for record in records]
+            self._join(join, [request.rows[index] for request in requests], records)
+        return [record if isinstance(record, RecordError) else self._with_uris(dict(record)) for record in records]
 
     def close(self) -> None:
         """Close what was opened."""
         self._rows.close()
 
-    def _join(self, join: Join, wanted: Sequence[tuple[dict[str, Any], int | None]]) -> None:
-        present = [(record, row) for record, row in wanted if row is not None]
+    def _join(self, join: Join, rows: Sequence[int | None], records: list[Record | RecordError]) -> None:
+        """Give every record the columns of its row; one whose files are gone becomes an error."""
+        present = [(number, row) for number, row in enumerate(rows) if row is not None]
         if present:
             table = self._rows.take(join.path, [row for _, row in present], join.columns)
             files = [name for name, column in columns_of(table.schema).items() if column.kind is Kind.FILE]
-            for (record, _), found in zip(present, to_rows(table), strict=True):
-                contents = {name: self._file(found[name]) for name in files if found[name] is not None}
-                record.update({**found, **contents})
+            for (number, _), found in zip(present, to_rows(table), strict=True):
+                records[number] = self._with_row(records[number], found, files)
+
+    def _with_row(self, record: Record | RecordError, row: Record, files: Sequence[str]) -> Record | RecordError:
+        if isinstance(record, RecordError):
+            return record
+        try:
+            contents = {name: self._file(row[name]) for name in files if row[name] is not None}
+        except MissingFileError as error:
+            return LostFileError(f"{error}. The stage that made it must compute it again: `galatea run` does")
+        return {**record, **row, **contents}
 
     def _file(self, path: str) -> bytes:
         return self._files.get((path, 0), lambda: self._run.read(path))

@@ -8,15 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-
 from galatea.errors import ConfigError
-from pipeline.compaction import compact, manifest_and_shards, read_statistics, requests_digest
+from pipeline.compaction import compact, read_statistics
 from pipeline.executor import Executor, StopSignal, build_executor
 from pipeline.fingerprint import row_fingerprint
-from pipeline.journal import JournalLimits, read_usable_keys, shard_paths, unfinished
+from pipeline.journal import JournalLimits
 from pipeline.manifest import DONE
-from pipeline.requests import Request, Requests
+from pipeline.remaining import find_remaining
+from pipeline.requests import Requests
 from pipeline.settings import ExecutorConfig
 from pipeline.storage import Store
 from pipeline.worker_task import Batch, BatchReport, WorkerTask
@@ -118,8 +117,8 @@ def run_stage(
     task = WorkerTask.of(stage, run_store, requests, options, limits)
     keys = [(item.source_id, row_fingerprint(task.stage_fingerprint, item.fingerprint)) for item in requests.items]
     _check_unique(stage, keys)
-    plan = _plan(run_store, stage.name, requests.items, keys, executor_options.retry_failed)
-    left = plan.left
+    remaining = find_remaining(run_store, task.schema, stage.name, requests.items, keys, executor_options.retry_failed)
+    left = remaining.items
     tally = Tally(stage.name, len(keys), len(keys) - len(left), begun, progress)
     if left:
         _log.info("%s: %d of %d records to compute", stage.name, len(left), len(keys))
@@ -128,8 +127,8 @@ def run_stage(
         _execute(executor, executor_options, task, batches, tally)
     statistics = (
         read_statistics(run_store, stage.name)
-        if plan.is_compact and not left
-        else compact(run_store, stage.name, task.schema, keys, plan.damaged)
+        if remaining.is_compact and not left
+        else compact(run_store, stage.name, task.schema, keys, remaining.damaged, remaining.lost)
     )
     return tally.summary(task.stage_fingerprint, statistics)
 
@@ -147,41 +146,6 @@ def _execute(
     finally:
         if shared is None:
             executor.close()
-
-
-@dataclass(frozen=True)
-class _Plan:
-    left: Sequence[Request]
-    """To be computed."""
-    is_compact: bool = False
-    """Whether the manifest stands for these very requests already."""
-    damaged: frozenset[str] = frozenset()
-    """Files that cannot be used; their rows are among those to be computed."""
-
-
-def _plan(
-    run: Store, stage: str, items: Sequence[Request], keys: Sequence[tuple[str, str]], retry_failed: bool
-) -> _Plan:
-    shards = shard_paths(run, stage)
-    statistics = read_statistics(run, stage)
-    has_failures = set(statistics.get("status", {})) - {DONE}
-    is_compact = not shards and statistics.get("requests") == requests_digest(keys)
-    if is_compact and not (retry_failed and has_failures):
-        return _Plan([], is_compact=True)
-    files = manifest_and_shards(run, stage, shards)
-    requested = pa.table(
-        {
-            "source_id": pa.array([key[0] for key in keys], pa.string()),
-            "fingerprint": pa.array([key[1] for key in keys], pa.string()),
-            "position": pa.array(range(len(keys)), pa.int64()),
-        }
-    )
-    usable = read_usable_keys(run, files)
-    damaged = frozenset(files) - set(usable)
-    if not usable:
-        return _Plan(items, damaged=damaged)
-    left = unfinished(requested, pa.concat_tables(usable.values()), retry_failed)
-    return _Plan([items[position] for position in left["position"].to_pylist()], is_compact, damaged)
 
 
 def _check_unique(stage: Stage, keys: Sequence[tuple[str, str]]) -> None:

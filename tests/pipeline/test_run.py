@@ -176,6 +176,44 @@ def test_a_driver_whose_file_is_gone_does_not_take_its_clips_along(photos: Path,
     assert len(store.files("animate/files")) == 24
 
 
+def test_a_file_that_is_gone_from_the_run_folder_is_made_again(photos: Path, store: Store) -> None:
+    run(plan_chain([str(photos)], store))
+    before = {entry.path: entry.num_bytes for entry in store.files()}
+    capsule, clip = store.files("invert/files")[1].path, store.files("animate/files")[5].path
+    store.delete(capsule)
+    store.delete(clip)
+
+    result = run(plan_chain([str(photos)], store))
+
+    computed = {name: summary.num_records - summary.num_reused for name, summary in result.stages.items()}
+    assert computed == {"ingest": 0, "align": 0, "invert": 1, "edit": 0, "drive": 0, "animate": 1, "evaluate": 0}
+    assert {entry.path for entry in store.files()} == set(before)
+    assert run(plan_chain([str(photos)], store)).num_computed == 0
+
+
+def test_a_file_that_is_gone_fails_its_record_alone_until_it_is_made_again(photos: Path, store: Store) -> None:
+    run(plan_chain([str(photos)], store))
+    capsule = store.files("invert/files")[1].path
+    store.delete(capsule)
+    plan = plan_chain([str(photos)], store, stages=build_chain(edit="x"))
+
+    first, second = run_one(plan, plan.stages[2]), run_one(plan, plan.stages[2])
+
+    assert first.status == second.status == {"done": 6, "failed": 1}
+    assert (first.num_reused, second.num_reused) == (0, 3)
+    [failed] = [row for row in read_rows(store, "edit") if row["status"] == "failed"]
+    assert failed["error_code"] == "lost_file"
+    assert f"{capsule}: no such file" in failed["error_message"]
+    assert "must compute it again" in failed["error_message"]
+
+    result = run(plan)
+
+    assert result.stages["invert"].num_records - result.stages["invert"].num_reused == 1
+    assert result.stages["edit"].status == {"done": 8}
+    assert result.stages["animate"].status == {"done": 16}
+    assert run(plan).num_computed == 0
+
+
 def test_a_missing_driver_fails_alone_and_is_used_once_it_is_there(photos: Path, store: Store, tmp_path: Path) -> None:
     film = tmp_path / "film.mp4"
     plan = plan_chain([str(photos)], store, drivers=(*DRIVERS, DriverSpec("film", "video", "film", str(film))))

@@ -2,10 +2,11 @@ import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from galatea.errors import ConfigError, StorageError, WeightsError
+from galatea.errors import ConfigError, InputError, StorageError, WeightsError
 from pipeline.compaction import compact
 from pipeline.journal import journal_path, shard_paths
 from pipeline.manifest import build_schema, manifest_path, read_rows
@@ -243,6 +244,30 @@ def test_a_file_damaged_after_planning_stops_the_run(store: Store, tmp_path: Pat
     assert len(store.files("number/files")) == 9
     manifest.write_bytes(whole)
     assert num_computed(run_numbers(store)) == 0
+
+
+class FickleStage(NumberStage):
+    """Cannot do again what it did once."""
+
+    is_tired: ClassVar[bool] = False
+
+    def process(self, batch: Sequence[Record]) -> list[list[Record]]:
+        if self.is_tired:
+            raise InputError("not again")
+        return super().process(batch)
+
+
+def test_a_lost_file_that_cannot_be_made_again_is_a_failure(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = Requests.from_records("number_id", number_records(NAMES))
+    run_stage(FickleStage(NumberConfig()), requests, store, LOCAL)
+    store.delete(read_rows(store, "number")[3]["film"])
+    monkeypatch.setattr(FickleStage, "is_tired", True)
+
+    summary = run_stage(FickleStage(NumberConfig()), requests, store, LOCAL)
+
+    assert (num_computed(summary), summary.status) == (1, {"done": 8, "failed": 1})
+    assert read_rows(store, "number")[3]["error_message"] == "not again"
+    assert num_computed(run_stage(FickleStage(NumberConfig()), requests, store, LOCAL)) == 0
 
 
 def test_progress_counts_to_the_end(store: Store) -> None:
