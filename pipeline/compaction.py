@@ -8,8 +8,10 @@ requests, the stage is finished.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -31,11 +33,21 @@ from pipeline.manifest import (
     write_table,
 )
 from pipeline.rows import RowReader
-from pipeline.storage import Store
+from pipeline.storage import Store, is_local
 from pipeline.storage_errors import MissingFileError
 from stages.base import Kind
 
 _NOT_SUMMARISED = {column.name for column in BOOKKEEPING} - {"run_seconds"}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What planning found out that compaction must know."""
+
+    damaged: frozenset[str] = frozenset()
+    """Files that cannot be used and whose rows were computed again; they are not read."""
+    lost: frozenset[str] = frozenset()
+    """Records whose files were gone and that were computed again: their newest rows count, done or not."""
 
 
 def statistics_path(stage: str) -> str:
@@ -64,8 +76,8 @@ def compact(
     stage: str,
     schema: pa.Schema,
     keys: Sequence[tuple[str, str]],
-    damaged: Collection[str] = (),
-    lost: Collection[str] = (),
+    begun_at: float,
+    findings: Findings | None = None,
 ) -> dict[str, Any]:
     """Write the manifest and the statistics of a stage from its old manifest and its journals; then clean up.
 
@@ -77,8 +89,8 @@ def compact(
         stage: name of the stage.
         schema: of its manifest.
         keys: (source_id, fingerprint) of everything that was asked for, in order. Rows of others are dropped.
-        damaged: files that planning found damaged and whose rows were computed again; they are not read.
-        lost: records whose files were gone and that were computed again: their newest rows count, done or not.
+        begun_at: when the invocation began, in seconds since 1970; newer files are kept, whoever wrote them.
+        findings: what planning found out.
 
     Returns:
         The statistics.
@@ -86,16 +98,19 @@ def compact(
     Raises:
         StorageError: a file cannot be read, or a record has no row; everything is as it was.
     """
+    findings = findings or Findings()
     shards = shard_paths(run, stage)
-    paths = [path for path in manifest_and_shards(run, stage, shards) if path not in damaged]
+    paths = [path for path in manifest_and_shards(run, stage, shards) if path not in findings.damaged]
     try:
-        chosen = _choose(list(zip(paths, read_all_keys(run, paths), strict=True)), keys, lost)
+        chosen = _choose(list(zip(paths, read_all_keys(run, paths), strict=True)), keys, findings.lost)
     except StorageError as error:
         raise type(error)(f"{error}. All finished rows of {stage} are kept: run again to continue") from error
     _check_complete(run, stage, keys, chosen)
     with closing(RowReader(run)) as reader:
         tables = _ordered_tables(reader, chosen, keys, schema)
-        return publish_manifest(run, stage, schema, tables, requests_digest(keys), shards)
+        statistics = publish_manifest(run, stage, schema, tables, requests_digest(keys), shards)
+    _delete_orphans(run, stage, schema, begun_at)
+    return statistics
 
 
 def manifest_and_shards(run: Store, stage: str, shards: Sequence[str]) -> list[str]:
@@ -117,7 +132,7 @@ def _check_complete(run: Store, stage: str, keys: Sequence[tuple[str, str]], fou
 def publish_manifest(
     run: Store, stage: str, schema: pa.Schema, tables: Iterable[pa.Table], requests: str, shards: Sequence[str]
 ) -> dict[str, Any]:
-    """Write manifest, then statistics, then remove the journal shards that went in and files without a row.
+    """Write manifest, then statistics, then remove the journal shards that went in and what killed writers left.
 
     Args:
         run: the run folder.
@@ -135,7 +150,7 @@ def publish_manifest(
     run.write(statistics_path(stage), json.dumps(statistics, indent=2, sort_keys=True).encode())
     for path in shards:
         run.delete(path)
-    _delete_orphans(run, stage, schema)
+    run.sweep_temporaries(stage)
     return statistics
 
 
@@ -210,14 +225,18 @@ def _distribution(values: pa.ChunkedArray) -> dict[str, float | int | None]:
     return {"count": len(present), "mean": mean, "p05": low, "p50": middle, "p95": high, **extremes}
 
 
-def _delete_orphans(run: Store, stage: str, schema: pa.Schema) -> None:
-    """Remove files that no row points to: of dropped rows, and of batches that were killed before their row."""
+def _delete_orphans(run: Store, stage: str, schema: pa.Schema, begun_at: float) -> None:
+    """Remove files that no row points to: of dropped rows, and of batches that were killed before their row.
+
+    Newer ones stay: where folders cannot be locked, another process may have written them, and not yet their rows.
+    """
     files = [name for name, column in columns_of(schema).items() if column.kind is Kind.FILE]
-    run.sweep_temporaries(f"{stage}")
     if not files:
         return
     table = read_table(run, manifest_path(stage), files)
     used = {path for name in files for path in table[name].to_pylist()}
+    # Object stores tell whole seconds.
+    limit = begun_at if is_local(run.url) else math.floor(begun_at)
     for entry in run.files(f"{stage}/files"):
-        if entry.path not in used:
+        if entry.path not in used and entry.modified is not None and entry.modified < limit:
             run.delete(entry.path)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.compaction import manifest_and_shards, read_statistics, requests_digest
+from pipeline.compaction import Findings, manifest_and_shards, read_statistics, requests_digest
 from pipeline.journal import read_usable_keys, shard_paths, unfinished
 from pipeline.loading import LostFileError
 from pipeline.manifest import DONE, columns_of, manifest_path, read_table
@@ -25,16 +25,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Remaining:
-    """What a stage has to do, and what planning found out that compaction must know."""
+    """What a stage has to do."""
 
     items: Sequence[Request] = ()
     """To be computed."""
     is_compact: bool = False
     """Whether the manifest stands for these very requests already."""
-    damaged: frozenset[str] = frozenset()
-    """Files that cannot be used; their rows are among those to be computed."""
-    lost: frozenset[str] = frozenset()
-    """Records that were done, but a file of theirs is gone."""
+    findings: Findings = field(default_factory=Findings)
 
 
 def find_remaining(
@@ -68,7 +65,7 @@ def find_remaining(
     usable = read_usable_keys(run, paths, ("error_code", *files.columns))
     damaged = frozenset(paths) - set(usable)
     if not usable:
-        return Remaining(items, damaged=damaged)
+        return Remaining(items, findings=Findings(damaged))
     rows = pa.concat_tables(usable.values(), promote_options="default")
     gone = rows.filter(pc.or_(_is_waiting(rows), pc.invert(files.has_all(rows)))).select(_KEYS)
     finished = rows.select([*_KEYS, "status"]).join(gone, keys=_KEYS, join_type="left anti")
@@ -76,7 +73,8 @@ def find_remaining(
     lost = frozenset(gone["source_id"].to_pylist()) & frozenset(left["source_id"].to_pylist())
     if lost:
         _log.warning("%s: %d records are computed again: files of theirs were gone", stage, len(lost))
-    return Remaining([items[position] for position in left["position"].to_pylist()], is_compact, damaged, lost)
+    chosen = [items[position] for position in left["position"].to_pylist()]
+    return Remaining(chosen, is_compact, Findings(damaged, lost))
 
 
 class _FilesOf:

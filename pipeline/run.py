@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -69,6 +70,7 @@ def run(plan: RunPlan, progress: OnProgress | None = None, on_stage: OnStage | N
         RunError: the run was aborted; finished rows are kept.
         RunInterruptedError: it was asked to stop; finished rows are kept.
     """
+    begun_at = time.time()
     plan.run.check_writable()
     check_drivers(plan)
     summaries: dict[str, StageSummary] = {}
@@ -82,7 +84,7 @@ def run(plan: RunPlan, progress: OnProgress | None = None, on_stage: OnStage | N
     executor = SharedExecutor(plan.executor)
     try:
         for stage in sorted(plan.stages, key=lambda stage: STAGE_ORDER.index(stage.name)):
-            note(run_one(plan, stage, progress, executor))
+            note(run_one(plan, stage, progress, executor, begun_at))
     finally:
         executor.close()
     return RunResult(summaries)
@@ -99,13 +101,26 @@ def check_drivers(plan: RunPlan) -> None:
 
 
 def run_one(
-    plan: RunPlan, stage: Stage, progress: OnProgress | None = None, executor: Executor | None = None
+    plan: RunPlan,
+    stage: Stage,
+    progress: OnProgress | None = None,
+    executor: Executor | None = None,
+    begun_at: float | None = None,
 ) -> StageSummary:
-    """Run a single stage on the manifests that are there; see `run` for the errors."""
+    """Run a single stage on the manifests that are there; see `run` for the errors.
+
+    Args:
+        plan: what to run.
+        stage: one of its stages.
+        progress: called after every batch.
+        executor: shared with other stages; by default one for this stage alone.
+        begun_at: when the invocation began, in seconds since 1970; by default now.
+    """
     if stage.name == "drive":
         check_drivers(plan)
     requests = _requests(plan, stage)
-    return run_stage(stage, requests, plan.run, plan.executor, progress, plan.storage.options, executor)
+    options = plan.storage.options
+    return run_stage(stage, requests, plan.run, plan.executor, progress, options, executor, begun_at)
 
 
 def _requests(plan: RunPlan, stage: Stage) -> Requests:

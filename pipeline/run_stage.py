@@ -92,6 +92,7 @@ def run_stage(
     progress: OnProgress | None = None,
     input_options: Mapping[str, Any] | None = None,
     executor: Executor | None = None,
+    begun_at: float | None = None,
 ) -> StageSummary:
     """Bring the manifest of a stage in line with what is requested, computing only what is not there yet.
 
@@ -103,6 +104,8 @@ def run_stage(
         progress: called in this thread after every batch, and once at the start.
         input_options: fsspec options of the users' own files; those of the run folder by default.
         executor: built from the options, to share between stages; by default one for this stage alone.
+        begun_at: when the invocation began, in seconds since 1970; by default now. Files without a row that are newer
+            are not deleted.
 
     Returns:
         Counts and times.
@@ -111,7 +114,7 @@ def run_stage(
         RunError: the run was aborted (storage, weights, workers that keep dying); finished rows are kept.
         RunInterruptedError: it was asked to stop; finished rows are kept.
     """
-    begun = time.monotonic()
+    begun, begun_at = time.monotonic(), time.time() if begun_at is None else begun_at
     options = run_store.options if input_options is None else input_options
     limits = JournalLimits(rows=executor_options.shard_rows, seconds=executor_options.shard_seconds)
     task = WorkerTask.of(stage, run_store, requests, options, limits)
@@ -128,7 +131,7 @@ def run_stage(
     statistics = (
         read_statistics(run_store, stage.name)
         if remaining.is_compact and not left
-        else compact(run_store, stage.name, task.schema, keys, remaining.damaged, remaining.lost)
+        else compact(run_store, stage.name, task.schema, keys, begun_at, remaining.findings)
     )
     return tally.summary(task.stage_fingerprint, statistics)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from pipeline.manifest import DONE
 from pipeline.report.source import StoredRun
 from pipeline.report.write import REPORT_FILE, has_current_results, write_results
 from pipeline.run import RunPlan, check_drivers, run, run_one
+from pipeline.run_lock import locked
 from pipeline.run_stage import OnProgress, Progress, StageSummary
 from pipeline.stage_catalogue import STAGES, build_stage
 from pipeline.storage import Store
@@ -62,13 +64,19 @@ def carry_out(order: Order, progress: OnProgress, build: Callable[[str, Any], St
         build: makes a stage from its name and configuration.
 
     Raises:
-        ConfigError: configuration, inputs or drivers are wrong; found before anything expensive.
+        ConfigError: configuration, inputs or drivers are wrong, or another run uses the folder; found before anything
+            expensive.
         WeightsError: a model is not installed; found before anything expensive.
         TrackingError: the tracking server cannot be reached; found when ingest has something to do.
         RunError: the run was aborted; what is finished is kept.
         RunInterruptedError: it was asked to stop; what is finished is kept.
     """
     plan = _plan(order, build)
+    with locked(plan.run):
+        return _carry_out(order, plan, progress)
+
+
+def _carry_out(order: Order, plan: RunPlan, progress: OnProgress) -> Outcome:
     tracker = open_tracker(order.config.tracking, _facts(order))
 
     def watched(state: Progress) -> None:
@@ -110,6 +118,7 @@ def _run(order: Order, plan: RunPlan, tracker: Tracker, progress: OnProgress) ->
     def write_config() -> None:
         plan.run.write(CONFIG_FILE, _configuration(order, plan.run).encode())
 
+    begun_at = time.time()
     plan.run.check_writable()
     if order.inputs:
         # After ingest: a run that is refused must not leave its configuration beside the results of another.
@@ -118,7 +127,7 @@ def _run(order: Order, plan: RunPlan, tracker: Tracker, progress: OnProgress) ->
         check_drivers(plan)
         write_config()
         for stage in plan.stages:
-            note(run_one(plan, stage, progress))
+            note(run_one(plan, stage, progress, begun_at=begun_at))
     return summaries
 
 

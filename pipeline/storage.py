@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -45,6 +46,8 @@ class Entry:
     num_bytes: int
     stamp: str
     """Changes when the content may have changed: the store's ETag, or modification time and size."""
+    modified: float | None = None
+    """When it was written, in seconds since 1970 (the storage's clock; object stores: whole seconds); or None."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ class Store:
         def call(fs: AbstractFileSystem, full: str) -> Entry:
             info = fs.info(full)
             check_regular(self.locate(path), info)
-            return Entry(path, int(info.get("size") or 0), stamp_of(info))
+            return _entry(path, info)
 
         return self.attempt("look up", path, call)
 
@@ -219,11 +222,7 @@ class Store:
         found = self.attempt("list", path, call)
         _, root = self._resolve("")
         prefix = root.rstrip("/") + "/"
-        entries = [
-            Entry(name.removeprefix(prefix), int(info.get("size") or 0), stamp_of(info))
-            for name, info in found.items()
-            if is_file(info)
-        ]
+        entries = [_entry(name.removeprefix(prefix), info) for name, info in found.items() if is_file(info)]
         return sorted(entries, key=lambda entry: entry.path)
 
     def _resolve(self, path: str) -> tuple[AbstractFileSystem, str]:
@@ -323,6 +322,18 @@ def _uploaded(fs: AbstractFileSystem, full: str) -> Iterator[BinaryIO]:
             file.commit()
         else:
             file.discard()
+
+
+def _entry(path: str, info: Mapping[str, Any]) -> Entry:
+    return Entry(path, int(info.get("size") or 0), stamp_of(info), _modified(info))
+
+
+def _modified(info: Mapping[str, Any]) -> float | None:
+    names = ("mtime", "LastModified", "last_modified", "created")
+    value = next((info[name] for name in names if info.get(name)), None)
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _is_hidden(path: str) -> bool:

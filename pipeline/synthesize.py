@@ -9,6 +9,7 @@ from galatea.errors import ConfigError
 from pipeline.config import Config
 from pipeline.fingerprint import digest
 from pipeline.requests import Request, Requests
+from pipeline.run_lock import locked
 from pipeline.run_stage import OnProgress, StageSummary, run_stage
 from pipeline.storage import Store
 from pipeline.webdataset import ShardIndex, pack
@@ -52,15 +53,18 @@ def synthesize_heads(order: HeadsOrder, progress: OnProgress | None = None) -> H
     """Draw what is not there yet, then pack it if that was asked for. Running it again resumes.
 
     Raises:
+        ConfigError: another process writes the data set.
         WeightsError: the assets are missing; found before anything expensive.
         RunError: the run was aborted; what is finished is kept.
         RunInterruptedError: it was asked to stop; what is finished is kept.
     """
     stage = SynthesizeStage(order.heads)
     stage.models()
-    order.out.check_writable()
-    summary = run_stage(stage, heads_requests(order.count, order.heads), order.out, order.config.executor, progress)
-    shards = pack(order.out, stage.name, "heads") if order.form == "webdataset" else None
+    with locked(order.out):
+        order.out.check_writable()
+        requests = heads_requests(order.count, order.heads)
+        summary = run_stage(stage, requests, order.out, order.config.executor, progress)
+        shards = pack(order.out, stage.name, "heads") if order.form == "webdataset" else None
     return HeadsOutcome(summary, shards)
 
 

@@ -1,4 +1,6 @@
 import errno
+import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +107,20 @@ def test_more_requests_compute_only_what_is_new_and_fewer_drop_rows_and_files(st
     assert (num_computed(more), more.num_rows) == (4, 9)
     assert (num_computed(fewer), fewer.num_rows) == (0, 2)
     assert len(store.files("number/files")) == 2
+
+
+def test_files_without_a_row_are_swept_unless_they_are_newer_than_the_run(store: Store, tmp_path: Path) -> None:
+    run_numbers(store, NAMES[:5])
+    films = tmp_path / "number/files/film"
+    (films / "old.bin").write_bytes(b"of a batch that was killed")
+    (films / "new.bin").write_bytes(b"of another process")
+    os.utime(films / "new.bin", (time.time() + 60, time.time() + 60))
+
+    run_numbers(store)
+
+    assert not (films / "old.bin").exists()
+    assert (films / "new.bin").exists()
+    assert len(list(films.iterdir())) == 10
 
 
 def test_another_order_is_taken_over_without_computing(store: Store) -> None:
@@ -223,7 +239,7 @@ def test_a_computed_record_without_a_row_stops_the_run_and_nothing_is_deleted(st
     keys = [(row["source_id"], row["fingerprint"]) for row in rows[:5]] + [("lost", "1"), ("gone", "2")]
 
     with pytest.raises(StorageError, match=r"2 of 7 records have no row.*\(lost, gone\).*run again"):
-        compact(store, "number", schema, keys)
+        compact(store, "number", schema, keys, time.time())
 
     assert contents(tmp_path) == before
 

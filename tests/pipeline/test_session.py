@@ -18,10 +18,12 @@ from galatea.errors import ConfigError
 from pipeline.cli import app
 from pipeline.config import Config, compose
 from pipeline.executor import RunInterruptedError
+from pipeline.run_lock import LOCK_FILE, locked
 from pipeline.run_stage import Progress
 from pipeline.session import Order, carry_out
 from pipeline.settings import ReportConfig, TrackingConfig
 from pipeline.stage_catalogue import STAGES
+from pipeline.storage import Store
 from stages.base import Stage
 from tests.pipeline.small_chain import CHAIN, SmallConfig, write_photos
 
@@ -106,6 +108,16 @@ def test_a_refused_run_leaves_the_configuration_of_the_results_that_are_there(ph
         with pytest.raises(ConfigError, match=r"storage\.prune=true"):
             carry_out(replace(order, config=changed), _quiet, _build)
         assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+def test_a_second_run_in_a_folder_that_is_in_use_is_refused_and_touches_nothing(photos: str, tmp_path: Path) -> None:
+    order = Order((photos,), str(tmp_path / "run"), _config())
+
+    with locked(Store(order.out)), pytest.raises(ConfigError, match="in use by another run"):
+        carry_out(order, _quiet, _build)
+
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK_FILE]
+    assert carry_out(order, _quiet, _build).num_computed > 0
 
 
 def test_stages_run_one_by_one_on_what_is_there(photos: str, tmp_path: Path) -> None:
