@@ -57,7 +57,8 @@ def find_remaining(
     """
     shards = shard_paths(run, stage)
     statistics = read_statistics(run, stage)
-    is_compact = not shards and statistics.get("requests") == requests_digest(keys)
+    is_current = not shards and statistics.get("requests") == requests_digest(keys)
+    is_compact = is_current and run.exists(manifest_path(stage))
     files = _FilesOf(run, stage, schema)
     if is_compact and not _may_be_tried_again(statistics, retry_failed) and files.are_whole():
         return Remaining(is_compact=True)

@@ -143,8 +143,19 @@ class Store:
             raise explain(error, "write", self.locate(path)) from error
 
     def exists(self, path: str) -> bool:
-        """Whether a file is there."""
-        return self.attempt("look up", path, lambda fs, full: bool(fs.isfile(full)))
+        """Whether a file is there.
+
+        Raises:
+            StorageError: that cannot be told now. (fsspec's own `isfile` says no, and finished work would seem gone.)
+        """
+
+        def call(fs: AbstractFileSystem, full: str) -> bool:
+            try:
+                return bool(fs.info(full)["type"] == "file")
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+
+        return self.attempt("look up", path, call)
 
     def kind_of(self, path: str) -> str:
         """`file`, `folder`, or an empty string where there is neither."""

@@ -13,7 +13,7 @@ class FailingFileSystem(LocalFileSystem):
 
     protocol = "failing"
     failures: ClassVar[dict[str, list[OSError | None]]] = {}
-    """End of the path -> what happens when it is read the next times; None: nothing special."""
+    """End of the path (with a ? behind it: for look-ups) -> what happens the next times; None: nothing special."""
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -27,6 +27,10 @@ class FailingFileSystem(LocalFileSystem):
     def ls(self, path: str, *args: Any, **kwargs: Any) -> Any:
         self._fail(path)
         return super().ls(path, *args, **kwargs)
+
+    def info(self, path: str, **kwargs: Any) -> Any:
+        self._fail(f"{path}?")
+        return super().info(path, **kwargs)
 
     def _fail(self, path: str) -> None:
         for end, failures in self.failures.items():

@@ -262,6 +262,14 @@ def test_a_file_damaged_after_planning_stops_the_run(store: Store, tmp_path: Pat
     assert num_computed(run_numbers(store)) == 0
 
 
+def test_a_manifest_that_was_deleted_is_made_again(store: Store) -> None:
+    run_numbers(store)
+    store.delete(manifest_path("number"))
+
+    assert num_computed(run_numbers(store)) == 9
+    assert len(read_rows(store, "number")) == 9
+
+
 class FickleStage(NumberStage):
     """Cannot do again what it did once."""
 

@@ -91,6 +91,21 @@ def test_a_folder_that_went_away_while_it_was_listed_is_listed_again_and_one_tha
     FailingFileSystem.failures.clear()
 
 
+def test_a_file_that_cannot_be_looked_up_now_does_not_seem_to_be_gone(tmp_path: Path) -> None:
+    store = Store(f"failing://{tmp_path}")
+    store.write("a", b"1")
+    FailingFileSystem.failures["a?"] = [PermissionError("not yours")]
+
+    with pytest.raises(AccessError, match=r"cannot look up .*not yours"):
+        store.exists("a")
+
+    assert FailingFileSystem.failures.pop("a?") == []
+    assert store.exists("a")
+    assert not store.exists("b")
+    assert not store.exists("a/b")
+    assert not store.exists("")
+
+
 def test_a_stamp_changes_with_the_content(store: Store) -> None:
     store.write("a", b"1")
     before = store.entry("a").stamp
