@@ -72,6 +72,7 @@ def carry_out(order: Order, progress: OnProgress, build: Callable[[str, Any], St
         RunInterruptedError: it was asked to stop; what is finished is kept.
     """
     plan = _plan(order, build)
+    plan.run.check_writable()
     with locked(plan.run):
         return _carry_out(order, plan, progress)
 
@@ -119,7 +120,6 @@ def _run(order: Order, plan: RunPlan, tracker: Tracker, progress: OnProgress) ->
         plan.run.write(CONFIG_FILE, _configuration(order, plan.run).encode())
 
     begun_at = time.time()
-    plan.run.check_writable()
     if order.inputs:
         # After ingest: a run that is refused must not leave its configuration beside the results of another.
         run(plan, progress, note)

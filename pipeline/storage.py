@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 import fsspec
+import pyarrow as pa
 from fsspec.spec import AbstractFileSystem
 
 from galatea.errors import ConfigError, StorageError
@@ -253,6 +254,8 @@ class Store:
                 if left == 0 or not is_transient(error):
                     raise explain(error, action, self.locate(path)) from error
                 _log.warning("%s %s: %s; trying again", action, self.locate(path), error)
+            except pa.ArrowInvalid:
+                raise
             except ValueError as error:
                 # Names that no file can have: with a null byte, or not a URL.
                 raise StorageError(f"cannot {action} {self.locate(path)!r}: {error}") from error

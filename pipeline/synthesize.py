@@ -60,8 +60,8 @@ def synthesize_heads(order: HeadsOrder, progress: OnProgress | None = None) -> H
     """
     stage = SynthesizeStage(order.heads)
     stage.models()
+    order.out.check_writable()
     with locked(order.out):
-        order.out.check_writable()
         requests = heads_requests(order.count, order.heads)
         summary = run_stage(stage, requests, order.out, order.config.executor, progress)
         shards = pack(order.out, stage.name, "heads") if order.form == "webdataset" else None

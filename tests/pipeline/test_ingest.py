@@ -407,7 +407,7 @@ def test_photos_may_lie_in_the_run_folder(photos: Path) -> None:
     save(photos / "animate" / "files" / "made.webp", 70)
 
     for item, run in {photos: photos, photos / "more": photos, photos / "*": photos, photos / "a.jpg": photos}.items():
-        ingest([str(item)], Store(str(run)), CONFIG)
+        ingest([str(item)], Store(str(run)), StorageConfig(prune=True))
         assert "made.webp" not in names(Store(str(run)))
         assert names(Store(str(run)))
 
@@ -443,7 +443,9 @@ def test_the_address_of_a_photo_or_list_may_have_a_query(photos: Path, store: St
 
     for name in ("a.png", "list.csv"):
         assert ingest([f"{web_server.url}/{name}?signature=a=b"], store, CONFIG).status == {"done": 1}
-    assert ingest([f"{web_server.url}/gone.png?signature=a=b"], store, CONFIG).errors == {"missing_file": 1}
+    assert ingest([f"{web_server.url}/gone.png?signature=a=b"], store.child("other"), CONFIG).errors == {
+        "missing_file": 1
+    }
 
 
 def test_the_limit_on_pixels_is_the_one_that_is_set(photos: Path, store: Store) -> None:
@@ -454,4 +456,4 @@ def test_the_limit_on_pixels_is_the_one_that_is_set(photos: Path, store: Store) 
         200_000_000: {"done": 4},
         199_999_999: {"done": 3, "rejected": 1},
     }.items():
-        assert ingest([str(photos)], store, StorageConfig(max_photo_pixels=limit)).status == status
+        assert ingest([str(photos)], store, StorageConfig(max_photo_pixels=limit, prune=True)).status == status

@@ -248,7 +248,7 @@ def test_a_file_damaged_after_planning_stops_the_run(store: Store, tmp_path: Pat
     run_numbers(store, NAMES[:5])
     manifest = tmp_path / manifest_path("number")
     whole = manifest.read_bytes()
-    requests = Requests.from_records("number_id", number_records(NAMES))
+    requests = number_requests(NAMES)
 
     def damage(progress: Progress) -> None:
         if progress.done:
@@ -282,7 +282,7 @@ class FickleStage(NumberStage):
 
 
 def test_a_lost_file_that_cannot_be_made_again_is_a_failure(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    requests = Requests.from_records("number_id", number_records(NAMES))
+    requests = number_requests(NAMES)
     run_stage(FickleStage(NumberConfig()), requests, store, LOCAL)
     store.delete(read_rows(store, "number")[3]["film"])
     monkeypatch.setattr(FickleStage, "is_tired", True)
