@@ -19,7 +19,7 @@ from galatea.errors import ConfigError, GalateaError
 from pipeline.cli_mesh import mesh
 from pipeline.cli_models import app as models_app
 from pipeline.cli_synthesize import app as synthesize_app
-from pipeline.words import check_path, is_configuration
+from pipeline.words import check_path, is_configuration, photo_name
 
 if TYPE_CHECKING:
     from pipeline.session import Outcome
@@ -123,15 +123,22 @@ def animate(
         ),
     ],
     driver: Drivers = None,
-    out: RunFolder = "galatea-out",
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", "-o", metavar="RUN", help="The run folder; if not given, galatea-out/ and the first photo's name."
+        ),
+    ] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Animate a few photos on this machine, in this process: the quick path."""
+    """Animate a few photos on this machine, in this process: the quick path. Clips of earlier drivers stay."""
     overrides = [word for word in photos if is_configuration(word)]
     chosen = [word for word in photos if word not in overrides]
     if not chosen:
         raise ConfigError("No photo was given: expected `galatea animate PHOTO... --driver smile`.")
-    _carry_out(chosen, out, ["executor=local", *overrides], driver, config)
+    folder = f"galatea-out/{photo_name(chosen[0])}" if out is None else out
+    overrides = ["executor=local", *overrides]
+    _carry_out(chosen, folder, overrides, driver and [*_earlier_drivers(folder, overrides, config), *driver], config)
 
 
 @app.command()
@@ -269,11 +276,25 @@ def _carry_out(
             check_path("INPUT", source)
     composed = compose(overrides or (), config)
     if drivers:
-        composed = replace(composed, drivers=tuple(drivers))
+        composed = replace(composed, drivers=tuple(dict.fromkeys(drivers)))
     order = Order(tuple(inputs), out, composed) if stages is None else Order(tuple(inputs), out, composed, stages)
     with shown_on(_err) as progress:
         outcome = carry_out(order, progress)
     _show(outcome)
+
+
+def _earlier_drivers(out: str, overrides: list[str], config: Path | None) -> list[str]:
+    """Return the drivers that a run folder was made with, unless it is to be pruned."""
+    from pipeline.config import compose
+    from pipeline.session import CONFIG_FILE
+    from pipeline.storage import Store
+
+    storage = compose(overrides, config).storage
+    check_path("--out", out)
+    run = Store(out, storage.options)
+    if storage.prune or not run.exists(CONFIG_FILE):
+        return []
+    return list(compose(recorded=run.read(CONFIG_FILE).decode()).drivers)
 
 
 def _show(outcome: Outcome) -> None:

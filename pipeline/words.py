@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 
 from galatea.errors import ConfigError
 
@@ -26,6 +27,12 @@ def check_path(name: str, word: str) -> None:
     except UnicodeEncodeError as error:
         shown = word.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         raise ConfigError(f"{name}: {shown} is not UTF-8: rename it, or choose another") from error
+
+
+def photo_name(place: str) -> str:
+    """Return the name of a photo, by its path or URL, without what a folder's name should not hold."""
+    name = PurePosixPath(place.partition("://")[2].partition("?")[0] if "://" in place else place).stem
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "photo"
 
 
 def _exists(word: str) -> bool:

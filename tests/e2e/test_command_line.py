@@ -64,3 +64,22 @@ def test_one_command_brings_a_photo_to_life_and_the_next_finds_it_done(tmp_path:
     again = _galatea("run", str(photos), "--out", run, *SMALL)
     assert again.returncode == 0, again.stderr
     assert "Nothing to compute" in again.stdout
+
+
+@pytest.mark.weights
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_second_driver_leaves_the_first_one_s_clip(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    Image.fromarray(data.astronaut()).save("eileen.jpg")
+    small = [word for word in SMALL if not word.startswith(("executor", "drivers", "edit."))]
+
+    for driver in ("blink", "nod"):
+        answer = _galatea("animate", "eileen.jpg", "--driver", driver, "edit=none", *small)
+        assert answer.returncode == 0, answer.stderr
+
+    clips = read_rows(Store("galatea-out/eileen"), "animate", ["clip_id"])
+    assert {row["clip_id"].split(".", 1)[1] for row in clips} == {"none.blink", "none.nod"}

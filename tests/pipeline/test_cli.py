@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from pipeline.cli import EXIT_INTERRUPTED, EXIT_RUN_ERROR, EXIT_USAGE, Commands, app
 from pipeline.executor import RunInterruptedError
-from pipeline.words import is_configuration
+from pipeline.words import is_configuration, photo_name
 from tests.pipeline.made_up_run import write_run
 
 
@@ -188,6 +188,19 @@ def test_a_file_name_that_is_not_text_costs_only_its_photo(photos: Path, tmp_pat
 )
 def test_configuration_is_told_from_photos(word: str, is_it: bool) -> None:
     assert is_configuration(word) is is_it
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("photos/grandma.1950.jpg", "grandma.1950"),
+        ("https://host/albums/uncle%20bob.png?size=big", "uncle-20bob"),
+        ("s3://bucket/a b.jpg", "a-b"),
+        ("photos/*", "photo"),
+    ],
+)
+def test_a_folder_is_named_after_its_first_photo(place: str, name: str) -> None:
+    assert photo_name(place) == name
 
 
 def test_a_file_with_an_equals_sign_is_a_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
