@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import galatea
-from galatea.errors import ConfigError, RunError
+from galatea.errors import ConfigError
 from pipeline.aggregates import aggregate, distributions
 from pipeline.config import Config, to_flat, to_updated_yaml, to_yaml
 from pipeline.driver_names import driver_specs
@@ -85,14 +85,13 @@ def _carry_out(order: Order, plan: RunPlan, progress: OnProgress) -> Outcome:
         progress(state)
 
     try:
-        summaries = _run(order, plan, tracker, watched)
+        return _close(order, plan, tracker, _run(order, plan, tracker, watched))
     except (RunInterruptedError, KeyboardInterrupt):
         tracker.failed("KILLED")
         raise
-    except RunError:
+    except BaseException:
         tracker.failed("FAILED")
         raise
-    return _close(order, plan, tracker, summaries)
 
 
 def _plan(order: Order, build: Callable[[str, Any], Stage]) -> RunPlan:

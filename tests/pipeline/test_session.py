@@ -169,3 +169,20 @@ def test_a_run_is_tracked_once_with_report_and_clips(photos: str, tmp_path: Path
     assert whole.data.metrics["portrait.psnr.p50"] > 0
     assert {item.path for item in client.list_artifacts(whole.info.run_id)} >= {"report.html", "distributions.json"}
     assert len(client.list_artifacts(whole.info.run_id, "clips")) == 3
+
+
+def test_a_run_that_breaks_is_no_longer_running_in_mlflow(photos: str, tmp_path: Path, tracking_uri: str) -> None:
+    artifacts = (tmp_path / "artifacts").as_uri()
+    tracking = TrackingConfig(uri=tracking_uri, experiment="broken", artifact_location=artifacts)
+
+    def fail(progress: Progress) -> None:
+        if progress.stage == "align":
+            raise ValueError("nobody thought of this")
+
+    with pytest.raises(ValueError, match="nobody thought"):
+        carry_out(Order((photos,), str(tmp_path / "run"), _config(tracking=tracking)), fail, _build)
+
+    client = MlflowClient(tracking_uri=tracking_uri)
+    experiment = client.get_experiment_by_name("broken")
+    assert experiment is not None
+    assert "RUNNING" not in {run.info.status for run in client.search_runs([experiment.experiment_id])}
