@@ -138,7 +138,7 @@ def animate(
         raise ConfigError("No photo was given: expected `galatea animate PHOTO... --driver smile`.")
     folder = f"galatea-out/{photo_name(chosen[0])}" if out is None else out
     overrides = ["executor=local", *overrides]
-    _carry_out(chosen, folder, overrides, driver and [*_earlier_drivers(folder, overrides, config), *driver], config)
+    _carry_out(chosen, folder, overrides, _with_earlier_drivers(driver, folder, overrides, config), config)
 
 
 @app.command()
@@ -283,18 +283,19 @@ def _carry_out(
     _show(outcome)
 
 
-def _earlier_drivers(out: str, overrides: list[str], config: Path | None) -> list[str]:
-    """Return the drivers that a run folder was made with, unless it is to be pruned."""
+def _with_earlier_drivers(drivers: list[str] | None, out: str, overrides: list[str], config: Path | None) -> list[str]:
+    """Return the drivers that a run folder was made with, unless it is to be pruned, and those that are asked for."""
     from pipeline.config import compose
     from pipeline.session import CONFIG_FILE
     from pipeline.storage import Store
 
-    storage = compose(overrides, config).storage
     check_path("--out", out)
-    run = Store(out, storage.options)
-    if storage.prune or not run.exists(CONFIG_FILE):
-        return []
-    return list(compose(recorded=run.read(CONFIG_FILE).decode()).drivers)
+    composed = compose(overrides, config)
+    wanted = drivers or list(composed.drivers)
+    run = Store(out, composed.storage.options)
+    if composed.storage.prune or not run.exists(CONFIG_FILE):
+        return wanted
+    return [*compose(recorded=run.read(CONFIG_FILE).decode()).drivers, *wanted]
 
 
 def _show(outcome: Outcome) -> None:

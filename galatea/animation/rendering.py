@@ -123,21 +123,18 @@ class PortraitAnimator:
         layer = torch.cat(layer_of(rendering, photo.shape[-1]), dim=1)
         self.background = clean_background(photo, person_matte(matte, rendering.alpha))
         mesh, self._chin_index = None, 0
-        if self.mesh is not None and self.caster is not None:
-            mean = self.mesh.vertices(torch.zeros_like(identity), torch.zeros_like(expression))[0]
+        if self.caster is not None:
+            mean = self.caster.mesh.vertices(torch.zeros_like(identity), torch.zeros_like(expression))[0]
             self._chin_index = int((mean - mean.new_tensor(_CHIN)).norm(dim=-1).argmin())
-            mesh = HeadMesh.of(self.mesh, self.caster.surface(HeadCoefficients(identity, expression)))
+            mesh = HeadMesh.of(self.caster.mesh, self.caster.surface(HeadCoefficients(identity, expression)))
         person = photo_layer(photo, self.background, matte)
         self.detail: PhotoDetail = make_detail(person, layer, self.camera, *_outlined(rendering), mesh)
         self.mouth: PhotoMouth | None = None
-        if (
-            self.mesh is not None
-            and mesh is not None
-            and self.detail.inside is not None
-            and is_open(self.detail.inside)
-        ):
-            self.mouth = PhotoMouth(person, self.detail.inside, teeth_arch(self.mesh, mesh.vertices))
-        elif self.caster is not None:
+        if self.caster is None or mesh is None:
+            return
+        if self.detail.inside is not None and is_open(self.detail.inside):
+            self.mouth = PhotoMouth(person, self.detail.inside, teeth_arch(self.caster.mesh, mesh.vertices))
+        else:
             # Teeth that the photo does not show are the head model's: a smile shall show some.
             self.caster = HeadCaster(self.caster.mesh, self.caster.box, SHOWN_TEETH)
 

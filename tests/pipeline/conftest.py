@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from pipeline.storage import Store
 from tests.pipeline.web_server import WebServer, serving
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A run folder of the test's own; not made yet."""
+    return Store(str(tmp_path / "run"))
 
 
 @pytest.fixture

@@ -25,11 +25,6 @@ def photos(tmp_path: Path) -> Path:
     return write_archive(tmp_path / "photos")
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "run"))
-
-
 def test_a_folder_is_searched_through_and_sorted(photos: Path, store: Store) -> None:
     summary = ingest([str(photos)], store, CONFIG)
 

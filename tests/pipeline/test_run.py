@@ -22,11 +22,6 @@ def photos(tmp_path: Path) -> Path:
     return write_photos(tmp_path / "photos")
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "run"))
-
-
 def test_every_photo_face_edit_and_driver_meets(photos: Path, store: Store) -> None:
     result = run(plan_chain([str(photos)], store))
 
