@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from galatea.morphable.actions import ACTION_INDEX
 from galatea.morphable.correspondence import Correspondence
 from galatea.morphable.head import HeadModel, vertex_normals
 from training.heads import shading
@@ -20,8 +21,10 @@ from training.heads.wear import FacePlaces, Piece, glasses_pieces, occluder_piec
 _MATERIAL_OF_PART = {"skin": shading.SKIN, "eye": shading.EYE, "mouth": shading.MOUTH, "socket": shading.SOCKET}
 FIRST_UPPER_TOOTH = 15060
 """Base mesh helper vertices below this number (of those of the teeth) belong to the lower jaw."""
-GUM_RETREAT = 0.04
-"""Units that the lower gum's end is moved back: a wide open jaw would push it through the chin."""
+GUM_RETREAT, GUM_RISE = 0.08, 0.06
+"""Units that the lower gum's end is moved back and up: a wide open jaw would push it through the chin."""
+SUNK_MOLARS = 0.04
+"""Units by which molars sink into their gums: they do not quite follow the jaw, and would show in a mouth's corners."""
 BROW_LIFT = 0.002
 """Units that brow cards are lifted off the skin, which would otherwise pierce them."""
 BRIDGE = 6
@@ -67,7 +70,9 @@ class GeometryBuilder:
         self.model, self.assets, self.correspondence = model, assets, correspondence
         self._base = self._head_topology()
         self._vertex_material = self._head_vertex_material()
+        self._is_lower_tooth = model.base_index.numpy()[assets.teeth.refs[:, 0]] < FIRST_UPPER_TOOTH
         self._gum_depth = self._lower_gum_depth()
+        self._back = ((0.18 - assets.teeth.fit(model.mean.numpy())[:, 2]) / 0.06).clip(0, 1)
         self._beards = beard_regions(model, correspondence)
 
     def build(self, sample: HeadSample) -> HeadGeometry:
@@ -81,13 +86,23 @@ class GeometryBuilder:
             bodies.append(_Body(head[shells.source], shells.triangles, _no_uv(shells.triangles), shading.BEARD))
         faces, uv, material, owners = self._joined(bodies)
         vertices = np.concatenate([head, *(body.vertices for body in bodies)]).astype(np.float32)
-        vertices[owners == shading.TEETH, 2] -= GUM_RETREAT * self._gum_depth
+        self._seat_mouth(sample, vertices, owners)
         normals = vertex_normals(torch.from_numpy(vertices)[None], torch.from_numpy(faces))[0].numpy()
         weight = np.zeros(len(vertices), dtype=np.float32)
         weight[: len(beard)] = beard
         self._displace(sample, vertices, normals, owners, weight, shells)
         light_from = (np.zeros(0, np.int64),) * 2 if shells is None else (shells.source, owners == shading.BEARD)
         return HeadGeometry(vertices, normals, faces, uv, material, owners, weight, light_from)
+
+    def _seat_mouth(self, sample: HeadSample, vertices: np.ndarray, owners: np.ndarray) -> None:
+        """Move teeth and tongue to where this person has them, in place; a tongue put out leaves its seat."""
+        seat = sample.person.mouth
+        teeth, tongue = owners == shading.TEETH, owners == shading.TONGUE
+        low = seat.lower_teeth + SUNK_MOLARS * self._back * (1 - self._gum_depth)
+        high = seat.upper_teeth - SUNK_MOLARS / 2 * self._back
+        vertices[teeth, 1] -= np.where(self._is_lower_tooth, low, high)
+        vertices[teeth, 1:] += np.array([GUM_RISE, -GUM_RETREAT]) * self._gum_depth[:, None]
+        vertices[tongue, 1] -= seat.tongue * (1 - sample.expression[ACTION_INDEX["tongueOut"]])
 
     def _joined(self, bodies: list[_Body]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return triangles, uv and materials of the head and all bodies, and the materials of their vertices."""
@@ -195,7 +210,7 @@ class GeometryBuilder:
         """Return 0 for the upper teeth, 0..1 from the edge of the lower teeth down to the end of the gum."""
         teeth = self.assets.teeth
         height = teeth.fit(self.model.mean.numpy())[:, 1]
-        is_lower = self.model.base_index.numpy()[teeth.refs[:, 0]] < FIRST_UPPER_TOOTH
+        is_lower = self._is_lower_tooth
         span = height[is_lower].max() - height[is_lower].min()
         return np.asarray(is_lower * ((height[is_lower].max() - height) / span).clip(0, 1) ** 2)
 

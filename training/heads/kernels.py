@@ -119,7 +119,7 @@ def gather_light(
     if is_hair:
         key_rays, sky_rays = int(2), int(3)
     if material == _TEETH or material == _TONGUE or material == _MOUTH or material == _SOCKET:
-        key_rays, sky_rays = int(1), int(3)
+        key_rays, sky_rays = int(2), int(9)
     right = frame_right(side)
     up = wp.cross(side, right)
     seen = float(0.0)
@@ -154,10 +154,14 @@ def gather_light(
     if buried >= 2:
         # Hair under the skin: marked, so that what pierces the skin fades away.
         open_all = -1.0
-    if material == _TEETH or material == _TONGUE:
+    if material == _TEETH:
         # Light that bounces about in the mouth is not traced.
-        seen, open_all, open_sky = 0.35 + 0.65 * seen, 0.5 + 0.5 * open_all, 0.3 + 0.5 * open_sky
-    if material == _MOUTH or material == _SOCKET:
+        seen, open_all, open_sky = 0.1 + 0.8 * seen, 0.15 + 0.75 * open_all, 0.1 + 0.65 * open_sky
+    if material == _TONGUE:
+        seen, open_all, open_sky = 0.08 + 0.7 * seen, 0.16 + 0.7 * open_all, 0.08 + 0.5 * open_sky
+    if material == _MOUTH:
+        open_all, open_sky = 0.08 + 0.5 * open_all, 0.04 + 0.4 * open_sky
+    if material == _SOCKET:
         open_all, open_sky = 0.3 + 0.7 * open_all, 0.2 + 0.6 * open_sky
     light[vertex] = wp.vec3(seen, open_all, open_sky)
 

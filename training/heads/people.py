@@ -81,6 +81,15 @@ class Light:
 
 
 @dataclass(frozen=True)
+class MouthSeat:
+    """How much lower than MakeHuman's a person's teeth and tongue sit, world units (0.003 are 1 mm)."""
+
+    upper_teeth: float
+    lower_teeth: float
+    tongue: float
+
+
+@dataclass(frozen=True)
 class Person:
     """What stays the same over the images of one identity. Colours are sRGB in [0, 1]."""
 
@@ -98,6 +107,7 @@ class Person:
     cloth_color: Float[np.ndarray, "3"]
     cloth_height: float
     cloth_tilt: float
+    mouth: MouthSeat
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,16 @@ def sample_person(seed: int, model: HeadModel, assets: Assets) -> Person:
         cloth_color=_cloth_color(rng),
         cloth_height=float(rng.uniform(-0.365, -0.28)),
         cloth_tilt=float(rng.uniform(0.15, 0.5)),
+        mouth=_mouth_seat(rng),
+    )
+
+
+def _mouth_seat(rng: np.random.Generator) -> MouthSeat:
+    """Draw how far teeth show: MakeHuman's upper teeth end at the lip, where people show 0 to 5 mm of theirs."""
+    return MouthSeat(
+        upper_teeth=float(np.clip(rng.normal(0.013, 0.005), 0.0, 0.026)),
+        lower_teeth=float(np.clip(rng.normal(0.016, 0.005), 0.004, 0.03)),
+        tongue=float(rng.uniform(0.02, 0.045)),
     )
 
 

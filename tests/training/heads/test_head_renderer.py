@@ -9,13 +9,17 @@ import torch
 
 from galatea.cameras import orbit, project
 from galatea.errors import ConfigError
-from galatea.morphable.actions import ARKIT_ACTIONS
+from galatea.morphable.actions import ARKIT_ACTIONS, action_vector
+from galatea.morphable.correspondence import load_correspondence
 from galatea.morphable.head import HeadModel
 from training.heads.assets import Assets, load_assets, read_proxy, to_linear
+from training.heads.extras import Extras
 from training.heads.people import HeadSample, Light, sample_head
 from training.heads.renderer import PARTS, HeadRenderer, to_display
 
 SIZE = 96
+LOWER_LIP = 17
+"""FaceMesh's landmark at the lower edge of the lower lip."""
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +145,26 @@ def test_a_head_with_the_real_assets_looks_like_its_labels(shared_dir: Path, hea
     present = set(np.unique(picture.part))
     assert {0, 1, PARTS.index("cloth")} & present >= {0, 1}
     assert picture.rgb[picture.part == 1].std() > 5
+
+
+@pytest.mark.shared
+def test_wide_open_mouths_show_upper_teeth_and_nothing_pierces_the_chin(shared_dir: Path, head: HeadModel) -> None:
+    folder = shared_dir / "makehuman"
+    if not folder.is_dir():
+        pytest.skip(f"no MakeHuman assets in {folder}")
+    renderer = HeadRenderer(head, load_assets(folder, head.base_index.numpy()))
+    correspondence = load_correspondence()
+    wide = action_vector({"jawOpen": 1.0}).numpy()
+    cameras = orbit(torch.tensor([0.0, 30.0]), torch.tensor([-12.0, 5.0]))
+    for seed in (700_000_000, 700_000_005, 700_000_006):
+        sample = sample_head(seed, 0, 1, head, renderer.assets)
+        sample = dataclasses.replace(sample, expression=wide, cameras=cameras.numpy(), extras=Extras())
+        vertices = head.vertices(torch.from_numpy(sample.person.identity)[None], torch.from_numpy(wide)[None])
+        lip, _ = project(correspondence.points(vertices)[:, [LOWER_LIP]].expand(2, -1, -1), cameras.float())
+        for picture, row in zip(renderer.render(sample, 128), 128 * lip[:, 0, 1], strict=True):
+            is_mouth = picture.part == PARTS.index("mouth")
+            assert is_mouth[: int(row)].any()
+            assert not is_mouth[int(row) + 3 :].any()
 
 
 def test_light_gathered_only_where_it_is_seen_gives_the_same_pictures(
