@@ -82,7 +82,7 @@ class Light:
 
 @dataclass(frozen=True)
 class MouthSeat:
-    """How much lower than MakeHuman's a person's teeth and tongue sit, world units (0.003 are 1 mm)."""
+    """How much lower than MakeHuman's a person's teeth and tongue sit, world units (0.0027 are 1 mm)."""
 
     upper_teeth: float
     lower_teeth: float
