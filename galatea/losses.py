@@ -5,8 +5,6 @@ Images are RGB in [-1, 1]; weights are in [0, 1] and need not sum to one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from kornia.filters import spatial_gradient
@@ -69,19 +67,6 @@ def matte_loss(alpha: Float[Tensor, "batch 1 h w"], matte: Float[Tensor, "batch 
     """Return the mean absolute difference between the rendered opacity and the photo's matte."""
     matte = F.interpolate(matte, alpha.shape[-2:], mode="area")
     return (alpha - matte).abs().mean((1, 2, 3))
-
-
-def feature_loss(
-    features: Sequence[Float[Tensor, "batch c h w"]], targets: Sequence[Float[Tensor, "batch c h w"]]
-) -> Float[Tensor, "batch"]:
-    """Return the mean squared distance of channel-normalised features (as LPIPS, without its learned weights)."""
-    if len(features) != len(targets) or not features:
-        raise ValueError(f"features: expected as many as targets and at least one, got {len(features)}, {len(targets)}")
-    total = features[0].new_zeros(features[0].shape[0])
-    for ours, theirs in zip(features, targets, strict=True):
-        distance = (F.normalize(ours, dim=1) - F.normalize(theirs, dim=1)).square().sum(1)
-        total = total + distance.flatten(1).mean(1)
-    return total / len(features)
 
 
 def total_variation(maps: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch"]:

@@ -62,25 +62,25 @@ class InvertConfig(FaceModels):
     """Name or path of the generator checkpoint."""
     batch_size: int = 1
     """Portraits inverted together; more than one only for anchored generators."""
-    num_candidates: int = 24
+    num_candidates: int = ProjectionConfig.num_candidates
     """Typical latents that are tried as a start."""
-    projection_steps: int = 16
+    projection_steps: int = ProjectionConfig.num_steps
     """Steps of the latent projection."""
-    projection_lr: float = 0.12
+    projection_lr: float = ProjectionConfig.lr
     """Its learning rate, in standard deviations of the latent."""
-    projection_resolution: int = 48
+    projection_resolution: int = ProjectionConfig.resolution
     """Size at which the projection compares images."""
-    tuning_steps: int = 32
+    tuning_steps: int = TuningConfig.num_steps
     """Steps of pivotal tuning."""
-    tuning_resolution: int = 64
+    tuning_resolution: int = TuningConfig.resolution or 0
     """Size of the volume rendering in tuning; 0 = the generator's own."""
-    map_lr: float = 0.06
+    map_lr: float = TuningConfig.map_lr
     """Learning rate of residual maps of the texture."""
-    hair_lr: float = 0.12
+    hair_lr: float = TuningConfig.hair_lr
     """The same for maps of hair and clothes."""
-    delta_lr: float = 0.002
+    delta_lr: float = TuningConfig.delta_lr
     """Learning rate of weight changes, for generators without residual maps."""
-    side_weight: float = 1.0
+    side_weight: float = TuningConfig.side_weight
     """How strongly side views are held to the shape before tuning."""
 
     def __post_init__(self) -> None:

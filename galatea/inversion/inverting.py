@@ -10,7 +10,7 @@ from torch import Tensor
 
 from galatea.inversion.binding import PortraitGenerator, TunedView, View, full_maps
 from galatea.inversion.capsule import Capsule
-from galatea.inversion.objective import FeatureExtractor, LossWeights, Objective, shown
+from galatea.inversion.objective import LossWeights, Objective, shown
 from galatea.inversion.pivotal import TuningConfig, tune
 from galatea.inversion.projector import LatentStatistics, ProjectionConfig, project
 from galatea.inversion.target import InversionTarget
@@ -63,7 +63,6 @@ def invert(
     target: InversionTarget,
     statistics: LatentStatistics,
     config: InversionConfig | None = None,
-    extract: FeatureExtractor | None = None,
 ) -> Inversion:
     """Invert a batch of portraits.
 
@@ -73,21 +72,20 @@ def invert(
         target: photos, fitted cameras and heads.
         statistics: from `latent_statistics`, once for each generator.
         config: None takes the defaults.
-        extract: face features for the feature loss, see `FeatureExtractor`.
 
     Raises:
         FitError: if the optimisation diverges.
         ConfigError: if the generator can only be tuned for one portrait at a time and got more.
     """
     config = config or InversionConfig()
-    objective = Objective(config.losses, extract)
+    objective = Objective(config.losses)
     for parameter in generator.parameters():
         parameter.requires_grad_(False)
     projection = project(generator, target, objective, statistics, config.projection)
     tuning = tune(generator, target, projection, objective, config.tuning)
     with torch.no_grad():
-        view = View(tuning.camera, generator.neural_rendering_resolution)
-        args = (tuning.w_plus, target.head, full_maps(generator, tuning.residuals), [view])
+        view = View(target.camera, generator.neural_rendering_resolution)
+        args = (projection.w_plus, target.head, full_maps(generator, tuning.residuals), [view])
         (rendering,) = TunedView(generator).with_delta(tuning.delta, *args)
         reconstruction = shown(rendering, target.background)
         quality = psnr(reconstruction, target.image, target.face), ssim(reconstruction, target.image, target.face)
@@ -95,8 +93,8 @@ def invert(
     coefficients = (empty, empty) if target.head is None else (target.head.identity, target.head.expression)
     capsules = tuple(
         Capsule(
-            w_plus=tuning.w_plus[index],
-            camera=tuning.camera[index],
+            w_plus=projection.w_plus[index],
+            camera=target.camera[index],
             identity=coefficients[0][index],
             expression=coefficients[1][index],
             generator=identity.name,
@@ -107,7 +105,7 @@ def invert(
                 "psnr": float(quality[0][index]),
                 "ssim": float(quality[1][index]),
                 "side_change": float(tuning.side_change[index]),
-                "num_steps": float(projection.num_steps + tuning.num_steps),
+                "num_steps": float(config.projection.num_steps + config.tuning.num_steps),
             },
         )
         for index in range(len(target.image))

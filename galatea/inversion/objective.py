@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch.nn.functional as F
@@ -12,10 +11,7 @@ from torch import Tensor
 from galatea.eg3d.generator import Rendering
 from galatea.errors import ConfigError
 from galatea.inversion.target import InversionTarget
-from galatea.losses import feature_loss, gradient_loss, l1_loss, matte_loss, structure_loss
-
-FeatureExtractor = Callable[[Tensor], Sequence[Tensor]]
-"""From images in [-1, 1] to feature maps of a face network."""
+from galatea.losses import gradient_loss, l1_loss, matte_loss, structure_loss
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,6 @@ class LossWeights:
     structure: float = 0.25
     gradient: float = 1.0
     matte: float = 1.0
-    features: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -65,11 +60,9 @@ class Objective:
 
     Attributes:
         weights: of the terms.
-        extract: feature extractor for the feature term; None leaves it out.
     """
 
     weights: LossWeights
-    extract: FeatureExtractor | None = None
 
     def __call__(self, rendering: Rendering, target: InversionTarget) -> Float[Tensor, "batch"]:
         """Return the loss of every portrait of a batch."""
@@ -78,11 +71,7 @@ class Objective:
         loss = weights.l1 * l1_loss(image, target.image, target.weight)
         loss = loss + weights.structure * structure_loss(image, target.image, target.weight)
         loss = loss + weights.gradient * gradient_loss(image, target.image, target.weight)
-        loss = loss + weights.matte * matte_loss(rendering.alpha, target.matte)
-        if self.extract is not None and weights.features > 0:
-            theirs = [features.detach() for features in self.extract(target.image)]
-            loss = loss + weights.features * feature_loss(self.extract(image), theirs)
-        return loss
+        return loss + weights.matte * matte_loss(rendering.alpha, target.matte)
 
 
 def _resized(maps: Tensor, size: int) -> Tensor:

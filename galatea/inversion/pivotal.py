@@ -23,7 +23,7 @@ from galatea.inversion.binding import Head, PortraitGenerator, TunedView, View, 
 from galatea.inversion.hidden_texture import TextureVisibility, texture_visibility
 from galatea.inversion.objective import Objective
 from galatea.inversion.open_maps import open_planes, open_texture
-from galatea.inversion.optimisation import Group, minimise, move_camera
+from galatea.inversion.optimisation import Group, minimise
 from galatea.inversion.projector import Projection
 from galatea.inversion.target import InversionTarget
 from galatea.losses import total_variation
@@ -46,29 +46,23 @@ class TuningConfig:
         hair_lr: the same for maps of hair and clothes, which start further from what they should be.
         map_size: weight of the mean square of residual maps.
         map_roughness: weight of their total variation.
-        latent_lr: learning rate of `w_plus`, which follows along; 0 keeps the pivot.
         delta_rank: rank of weight changes, where a generator has no residual maps.
         delta_lr: their learning rate.
         side_weight: weight of the side views.
         side_resolution: their size.
-        camera_lr: learning rate of the camera; 0 keeps it.
-        min_gain: see `minimise`.
     """
 
-    num_steps: int = 80
-    resolution: int | None = None
+    num_steps: int = 32
+    resolution: int | None = 64
     map_limit: int = 64
-    map_lr: float = 0.03
-    hair_lr: float = 0.06
+    map_lr: float = 0.06
+    hair_lr: float = 0.12
     map_size: float = 0.05
     map_roughness: float = 0.05
-    latent_lr: float = 0.0
     delta_rank: int = 4
     delta_lr: float = 2e-3
     side_weight: float = 1.0
     side_resolution: int = 32
-    camera_lr: float = 0.0
-    min_gain: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -76,8 +70,7 @@ class TuningConfig:
         Raises:
             ConfigError: naming the field.
         """
-        rates = ("map_lr", "hair_lr", "latent_lr", "delta_lr", "camera_lr")
-        for name in (*rates, "map_size", "map_roughness", "side_weight"):
+        for name in ("map_lr", "hair_lr", "delta_lr", "map_size", "map_roughness", "side_weight"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"tuning.{name}: expected at least 0, got {getattr(self, name)}")
         for name, low in (("num_steps", 0), ("delta_rank", 1), ("side_resolution", 8), ("map_limit", 4)):
@@ -90,31 +83,23 @@ class Tuning:
     """What tuning found, for a batch of portraits.
 
     Attributes:
-        w_plus: the latents.
-        camera: the target's cameras, moved only where `camera_lr` is above 0.
         residuals: maps with a leading batch axis.
         delta: weight changes; of one portrait.
-        loss: final losses.
-        num_steps: steps taken.
         side_change: how much the opacity of side views differs from the pivot's (mean absolute).
     """
 
-    w_plus: Float[Tensor, "batch num_ws w_dim"]
-    camera: Float[Tensor, "batch 25"]
     residuals: Mapping[str, Tensor]
     delta: Mapping[str, Tensor]
-    loss: Float[Tensor, "batch"]
-    num_steps: int
     side_change: Float[Tensor, "batch"]
 
 
 class _SideViews:
     """Opacity and depth that the pivot shows from the sides, and how far a tuned portrait is from them."""
 
-    def __init__(self, view: TunedView, projection: Projection, head: Head, size: int) -> None:
-        own = own_angles(projection.camera)
+    def __init__(self, view: TunedView, camera: Tensor, projection: Projection, head: Head, size: int) -> None:
+        own = own_angles(camera)
         turns = own.new_tensor([(*turn, 0.0) for turn in _SIDE_VIEWS])
-        self.views = [View(turned_camera(projection.camera, own + turn), size) for turn in turns]
+        self.views = [View(turned_camera(camera, own + turn), size) for turn in turns]
         with torch.no_grad():
             self.pivots = view(projection.w_plus, head, projection.residuals, self.views)
 
@@ -160,17 +145,15 @@ def tune(
         return {name: value * masks[name] for name, value in residuals.items()} | dict(projection.residuals)
 
     delta = {} if shapes else {k: v.requires_grad_() for k, v in new_delta(generator, config.delta_rank, seed).items()}
-    move = torch.zeros(batch, 6, device=device, requires_grad=True)
-    latent = projection.w_plus.detach().clone().requires_grad_()
-    sides = _SideViews(view, projection, head, config.side_resolution)
+    sides = _SideViews(view, target.camera, projection, head, config.side_resolution)
 
     def loss(step: int) -> Tensor:
-        views = [View(move_camera(projection.camera, move), size)]
+        views = [View(target.camera, size)]
         index = step % len(sides.views)
         if config.side_weight:
             views.append(sides.views[index])
         residuals = masked()
-        renderings = view.with_delta(delta, latent, head, full_maps(generator, residuals), views)
+        renderings = view.with_delta(delta, projection.w_plus, head, full_maps(generator, residuals), views)
         total = objective(renderings[0], scaled)
         for name in maps:
             value = residuals[name]
@@ -178,25 +161,19 @@ def tune(
             total = total + config.map_roughness * total_variation(value)
         if config.side_weight:
             total = total + config.side_weight * sides.difference(index, renderings[1])
-        return total + move.square().sum(1)
+        return total
 
     rates = {name: config.map_lr if _is_texture(name) else config.hair_lr for name in maps}
     groups = [Group(values, rates[name], is_damped=True) for name, values in maps.items()]
     groups += [Group(list(delta.values()), config.delta_lr)] if delta else []
-    groups += [Group([move], config.camera_lr)] if config.camera_lr else []
-    groups += [Group([latent], config.latent_lr)] if config.latent_lr else []
-    progress = minimise(loss, groups, config.num_steps, config.min_gain)
+    minimise(loss, groups, config.num_steps)
     with torch.no_grad():
         residuals = masked()
-        found = view.with_delta(delta, latent, head, full_maps(generator, residuals), sides.views)
+        found = view.with_delta(delta, projection.w_plus, head, full_maps(generator, residuals), sides.views)
         changes = [(a.alpha - b.alpha).abs().mean((1, 2, 3)) for a, b in zip(found, sides.pivots, strict=True)]
     return Tuning(
-        latent.detach(),
-        move_camera(projection.camera, move).detach(),
         {name: value.detach() for name, value in residuals.items()},
         {name: value.detach() for name, value in delta.items()},
-        progress.loss,
-        progress.num_steps,
         torch.stack(changes).mean(0),
     )
 

@@ -20,7 +20,7 @@ from galatea.errors import ConfigError
 from galatea.inversion.binding import PortraitGenerator, TunedView, View, cast_once
 from galatea.inversion.matching import difference, match_hair, match_hair_style, match_light
 from galatea.inversion.objective import Objective
-from galatea.inversion.optimisation import Group, minimise, move_camera
+from galatea.inversion.optimisation import Group, minimise
 from galatea.inversion.target import InversionTarget
 
 _CANDIDATE_BATCH = 8
@@ -38,18 +38,14 @@ class ProjectionConfig:
         resolution: size at which images are compared, at most the generator's rendering resolution.
         search_resolution: size at which starts are compared.
         hold: weight of the squared distance from the start, in standard deviations.
-        camera_lr: learning rate of the camera (radians, world units); 0 keeps the fitted camera.
-        min_gain: see `minimise`.
     """
 
-    num_steps: int = 80
-    lr: float = 0.05
-    num_candidates: int = 48
-    resolution: int = 64
+    num_steps: int = 16
+    lr: float = 0.12
+    num_candidates: int = 24
+    resolution: int = 48
     search_resolution: int = 32
     hold: float = 0.01
-    camera_lr: float = 0.0
-    min_gain: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -60,7 +56,7 @@ class ProjectionConfig:
         for name, low in (("num_steps", 0), ("num_candidates", 1), ("resolution", 8), ("search_resolution", 8)):
             if getattr(self, name) < low:
                 raise ConfigError(f"projection.{name}: expected at least {low}, got {getattr(self, name)}")
-        for name in ("lr", "hold", "camera_lr", "min_gain"):
+        for name in ("lr", "hold"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"projection.{name}: expected at least 0, got {getattr(self, name)}")
 
@@ -95,9 +91,6 @@ class Projection:
 
     w_plus: Float[Tensor, "batch num_ws w_dim"]
     residuals: Mapping[str, Tensor]
-    camera: Float[Tensor, "batch 25"]
-    loss: Float[Tensor, "batch"]
-    num_steps: int
 
 
 @torch.no_grad()
@@ -170,21 +163,17 @@ def project(
     latents = _latents(generator, start, statistics)
     # One tensor a portrait: damping looks at whole tensors, and portraits shall not influence each other.
     offsets = [torch.zeros_like(one, requires_grad=True) for one in (start.ws if start.codes is None else start.codes)]
-    move = target.camera.new_zeros(len(offsets), 6).requires_grad_()
 
     def loss(_step: int) -> Tensor:
-        camera, offset = move_camera(target.camera, move), torch.stack(offsets)
-        (rendering,) = view(latents(offset), head, start.residuals, [View(camera, size)])
+        offset = torch.stack(offsets)
+        (rendering,) = view(latents(offset), head, start.residuals, [View(target.camera, size)])
         held = config.hold * offset.square().flatten(1).mean(1)
-        return objective(rendering, small) + held + move.square().sum(1)
+        return objective(rendering, small) + held
 
     # Damped, fields that the photo says nothing about stay where they are.
-    groups = [Group(offsets, config.lr, is_damped=start.codes is not None)]
-    groups += [Group([move], config.camera_lr)] if config.camera_lr else []
-    progress = minimise(loss, groups, config.num_steps, config.min_gain)
+    minimise(loss, [Group(offsets, config.lr, is_damped=start.codes is not None)], config.num_steps)
     with torch.no_grad():
-        camera = move_camera(target.camera, move).detach()
-        return Projection(latents(torch.stack(offsets)), start.residuals, camera, progress.loss, progress.num_steps)
+        return Projection(latents(torch.stack(offsets)), start.residuals)
 
 
 def _latents(

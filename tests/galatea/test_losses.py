@@ -54,13 +54,6 @@ def test_matte_loss_is_the_mean_difference():
     assert losses.matte_loss(alpha, matte).item() == pytest.approx(1.0)
 
 
-def test_feature_loss_ignores_the_scale_of_features():
-    features = [torch.rand(2, 4, 3, 3) + 0.1]
-    assert torch.allclose(losses.feature_loss([features[0] * 7], features), torch.zeros(2), atol=1e-6)
-    with pytest.raises(ValueError, match="as many"):
-        losses.feature_loss([], features)
-
-
 def test_total_variation_of_a_ramp_is_its_slope():
     ramp = torch.arange(8.0).repeat(1, 1, 8, 1)
     assert losses.total_variation(ramp).item() == pytest.approx(1.0)

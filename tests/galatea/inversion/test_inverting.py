@@ -5,25 +5,24 @@ from dataclasses import replace
 import pytest
 import torch
 
-from galatea.cameras import view_angles
 from galatea.errors import ConfigError, FitError
 from galatea.inversion.binding import changed_weights, new_delta, personal_generator
 from galatea.inversion.capsule import Capsule
 from galatea.inversion.inverting import GeneratorIdentity, InversionConfig, invert
 from galatea.inversion.objective import LossWeights, shown
-from galatea.inversion.optimisation import Group, minimise, move_camera
+from galatea.inversion.optimisation import Group, minimise
 from galatea.inversion.pivotal import TuningConfig
 from galatea.inversion.projector import ProjectionConfig, latent_statistics
 from galatea.inversion.target import InversionTarget
 
 QUICK = InversionConfig(
     ProjectionConfig(num_steps=5, num_candidates=4, resolution=16, search_resolution=16),
-    TuningConfig(num_steps=12, map_lr=0.08, side_resolution=8),
+    TuningConfig(num_steps=12, resolution=None, map_lr=0.08, side_resolution=8),
     LossWeights(structure=0.0),
 )
 BRIEF = InversionConfig(
     ProjectionConfig(num_steps=3, num_candidates=2, resolution=16, search_resolution=16),
-    TuningConfig(num_steps=8, delta_lr=0.02, side_weight=0.0, side_resolution=8),
+    TuningConfig(num_steps=8, resolution=None, delta_lr=0.02, side_weight=0.0, side_resolution=8),
     LossWeights(structure=0.0),
 )
 """For plain generators, whose super-resolution is slow at any size."""
@@ -99,19 +98,12 @@ def test_fresh_weight_changes_change_nothing(small):
         assert torch.equal(value, weights[name])
 
 
-def test_moved_cameras_turn_about_the_head(small):
-    move = torch.zeros(1, 6)
-    assert torch.allclose(move_camera(small.camera(), move), small.camera(), atol=1e-6)
-    move[0, 1] = torch.deg2rad(torch.tensor(10.0))
-    assert view_angles(move_camera(small.camera(), move)).yaw_deg.item() == pytest.approx(10.0, abs=1e-3)
-
-
-def test_minimising_finds_the_minimum_and_stops_early():
+def test_minimising_finds_the_minimum():
     x = torch.zeros(3, requires_grad=True)
     goal = torch.tensor([1.0, -2.0, 0.5])
-    progress = minimise(lambda _: (x - goal).square(), [Group([x], 0.1)], 400, min_gain=0.01)
+    losses = minimise(lambda _: (x - goal).square(), [Group([x], 0.1)], 200)
     assert torch.allclose(x, goal, atol=0.05)
-    assert progress.num_steps < 400
+    assert (losses < 0.01).all()
 
 
 def test_a_diverging_objective_is_a_fit_error():
