@@ -33,7 +33,7 @@ def train(rank: int, config: TrainingConfig, options: argparse.Namespace) -> Non
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     if options.workers > 1:
-        meeting = options.out / f"meeting-{options.started}"
+        meeting = options.out.resolve() / f"meeting-{options.started}"
         torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=options.workers)
     data = HeadImages(options.data)
     fields = tuple((name, stop - start) for name, (start, stop) in data.fields.items())
