@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from galatea.animation.posing import own_angles, turned_camera
 from galatea.eg3d.anchored import AnchoredGenerator
+from galatea.eg3d.posing import own_angles, turned_camera
 from galatea.errors import RecordError
 from galatea.faces.packs import FacePack
 from galatea.inversion.binding import full_maps

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from galatea.animation.surface import box_blurred, fill_unseen
+from galatea.eg3d.seen_surface import box_blurred, fill_unseen
 
 _GRIDS = (32, 64, 128)
 _ROUNDS = (10, 4, 1)

@@ -21,9 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from galatea.animation.origins import HeadMesh, find_origin, is_inside
-from galatea.animation.posing import Pose
-from galatea.animation.surface import box_blurred, fill_unseen, see_surface
 from galatea.cameras import project, unpack_label
+from galatea.eg3d.posing import Pose
+from galatea.eg3d.seen_surface import box_blurred, fill_unseen, see_surface
 
 _MESH_TOLERANCE = 0.012
 """World units (4 mm on a real head) by which a mesh point may lie behind the visible mesh and still count as seen."""

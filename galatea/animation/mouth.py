@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from galatea.animation.posing import Pose, pose_rays
 from galatea.cameras import project
+from galatea.eg3d.posing import Pose, pose_rays
 from galatea.morphable.actions import ACTION_INDEX
 from galatea.morphable.head import HeadModel
 

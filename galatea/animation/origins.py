@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from galatea.animation.mouth import inside_vertices, mouth_shade
-from galatea.animation.posing import Pose, pose_rays
-from galatea.animation.surface import SeenSurface, box_blurred, fill_unseen, see_surface
+from galatea.eg3d.posing import Pose, pose_rays
 from galatea.eg3d.rays import Rays
+from galatea.eg3d.seen_surface import SeenSurface, box_blurred, fill_unseen, see_surface
 from galatea.morphable.head import HeadModel
 
 _OUTLINE_WIDTH = 2

@@ -15,10 +15,10 @@ from galatea.animation.composite import clean_background, compose, person_matte,
 from galatea.animation.detail import PhotoDetail, carry_detail, make_detail
 from galatea.animation.mouth import PhotoMouth, is_open, teeth_arch
 from galatea.animation.origins import HeadMesh
-from galatea.animation.posing import Pose, neck_bend, own_angles, pose_rays
 from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.generator import Rendering
 from galatea.eg3d.head_cast import SHOWN_TEETH, HeadCaster
+from galatea.eg3d.posing import Pose, neck_bend, own_angles, pose_rays
 from galatea.errors import ConfigError
 from galatea.images import to_uint8
 from galatea.inversion.binding import PortraitGenerator, full_maps, personal_generator

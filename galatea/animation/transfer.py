@@ -15,8 +15,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from galatea.animation.expression_targets import PhotoFace
-from galatea.animation.posing import pose_rays
 from galatea.animation.rendering import PortraitAnimator, RenderSettings
+from galatea.eg3d.posing import pose_rays
 from galatea.errors import ConfigError
 from galatea.images import to_uint8
 from galatea.inversion.binding import PortraitGenerator

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from galatea.animation.posing import Pose
-from galatea.animation.surface import see_surface
 from galatea.cameras import project, unpack_label
 from galatea.eg3d.atlas import AtlasTexels, mirrored_uv
+from galatea.eg3d.posing import Pose
+from galatea.eg3d.seen_surface import see_surface
 from galatea.morphable.head import HeadCoefficients, HeadModel, vertex_normals
 
 GRAZING, FRONTAL = 0.15, 0.5

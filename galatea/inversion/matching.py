@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from galatea.animation.posing import Pose
-from galatea.animation.surface import see_surface
 from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.painting import NUM_HARMONICS, harmonics
+from galatea.eg3d.posing import Pose
+from galatea.eg3d.seen_surface import see_surface
 from galatea.inversion.binding import PortraitGenerator, cast_once
 from galatea.inversion.objective import shown
 from galatea.inversion.target import InversionTarget

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from galatea.animation.posing import own_angles, turned_camera
 from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.generator import Rendering
+from galatea.eg3d.posing import own_angles, turned_camera
 from galatea.errors import ConfigError
 from galatea.inversion.binding import Head, PortraitGenerator, TunedView, View, cast_once, full_maps, mesh_of, new_delta
 from galatea.inversion.hidden_texture import TextureVisibility, texture_visibility

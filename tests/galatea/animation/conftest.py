@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from galatea.animation.posing import pose_rays
 from galatea.cameras import PIVOT
+from galatea.eg3d.posing import pose_rays
 
 RADIUS = 0.22
 

@@ -5,9 +5,9 @@ import torch
 
 from galatea.animation.detail import carry_detail, enlarge_lookup, find_jumps, make_detail
 from galatea.animation.origins import HeadMesh, motion_from_beside
-from galatea.animation.posing import Pose
-from galatea.animation.surface import fill_unseen, see_surface
 from galatea.cameras import PIVOT, orbit
+from galatea.eg3d.posing import Pose
+from galatea.eg3d.seen_surface import fill_unseen, see_surface
 
 SIZE = 96
 

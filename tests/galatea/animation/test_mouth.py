@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from galatea.animation.mouth import PhotoMouth, TeethArch, inside_vertices, is_open, mouth_shade, teeth_arch
-from galatea.animation.posing import Pose, own_angles, pose_rays
 from galatea.cameras import orbit, project
 from galatea.eg3d.head_cast import SHOWN_TEETH, HeadCaster
+from galatea.eg3d.posing import Pose, own_angles, pose_rays
 from galatea.eg3d.view_planes import Box
 from galatea.morphable.actions import ACTION_INDEX
 from galatea.morphable.head import HeadCoefficients, HeadModel

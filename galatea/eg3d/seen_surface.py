@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from galatea.animation.posing import Pose, project_posed
 from galatea.cameras import RADIUS
 from galatea.eg3d.carry import barycentric, winning_triangles
+from galatea.eg3d.posing import Pose, project_posed
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from galatea.animation.posing import Pose, neck_bend, pose_rays, project_posed, turned_camera
 from galatea.cameras import orbit, project, view_angles
+from galatea.eg3d.posing import Pose, neck_bend, pose_rays, project_posed, turned_camera
 from galatea.eg3d.rays import camera_rays
 
 ANGLES = torch.tensor([[25.0, -8.0, 5.0]])
