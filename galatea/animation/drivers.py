@@ -14,7 +14,7 @@ from galatea.animation.motion import Motion
 from galatea.animation.presets import preset, preset_names
 from galatea.animation.smoothing import fill_gaps, one_euro
 from galatea.animation.tracking import FaceModels, FaceTrack, track_face
-from galatea.animation.video import read_video
+from galatea.animation.video import open_video
 from galatea.cameras import view_angles
 from galatea.errors import DriverError, InputError
 from galatea.images import decode_image
@@ -66,12 +66,12 @@ def from_video(data: bytes, reading: Reading, name: str = "video", settings: Vid
         DriverError: not a video, or hardly a frame shows a face.
     """
     settings = settings or VideoSettings()
-    video = read_video(data, settings.max_seconds, settings.fps)
-    track = track_face(list(video.frames), reading.pack, reading.device)
-    found = int(track.is_found.sum())
-    if found < max(1, settings.min_found * len(video.frames)):
+    video = open_video(data, settings.max_seconds, settings.fps)
+    track = track_face(video.frames, reading.pack, reading.device)
+    found, num_frames = int(track.is_found.sum()), len(track.is_found)
+    if found < max(1, settings.min_found * num_frames):
         raise DriverError(
-            f"driving video {name!r}: expected a face, found one in {found} of {len(video.frames)} frames; "
+            f"driving video {name!r}: expected a face, found one in {found} of {num_frames} frames; "
             "use a video whose main face is visible and larger than about 40 pixels"
         )
     fit, is_valid = _fit(track, reading.fitter)

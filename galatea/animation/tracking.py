@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from galatea.faces.packs import DetectedFace
 from galatea.images import to_tensor
 
 Frame = UInt8[np.ndarray, "height width 3"]
+Place = Float[np.ndarray, "5 2"]
 CROP_SIZE = 256
 """Pixels of tracking crops: the networks look at 192 and less."""
 CHUNK = 8
@@ -70,35 +72,44 @@ class _Found:
     expression: Float[Tensor, "52"] | None
 
 
-def track_face(frames: Sequence[Frame], reader: FaceModels, device: torch.device | str = "cpu") -> FaceTrack:
+def track_face(frames: Iterable[Frame], reader: FaceModels, device: torch.device | str = "cpu") -> FaceTrack:
     """Follow the largest face of the first frame that has one; when it is lost, the detector looks for it again.
 
     Args:
-        frames: pictures of one size.
+        frames: pictures of one size; a few are held at a time.
         reader: a face pack.
         device: where the pack's networks run.
     """
-    found: list[_Found | None] = [None] * len(frames)
-    place: Float[np.ndarray, "5 2"] | None = None
-    for start in range(0, len(frames), CHUNK):
-        chunk = range(start, min(start + CHUNK, len(frames)))
-        places: dict[int, Float[np.ndarray, "5 2"]] = {} if place is None else dict.fromkeys(chunk, place)
-        for is_second_look in (False, True):
-            todo = [i for i in chunk if i in places]
-            seen = _read([frames[i] for i in todo], [places[i] for i in todo], reader, device)
-            for index, face in zip(todo, seen, strict=True):
-                if face is not None:
-                    found[index], place = face, face.five
-            lost = [i for i in chunk if _is_unsure(found[i])]
-            if is_second_look or not lost:
-                break
-            places = {}
-            for index in lost:
-                at = _look_for(frames[index], place, reader)
-                if at is not None:
-                    places[index] = at
-                    place = place if place is not None else at
+    found: list[_Found | None] = []
+    place: Place | None = None
+    rest = iter(frames)
+    while chunk := list(islice(rest, CHUNK)):
+        faces, place = _follow(chunk, place, reader, device)
+        found += faces
     return _track(found)
+
+
+def _follow(
+    frames: Sequence[Frame], place: Place | None, reader: FaceModels, device: torch.device | str
+) -> tuple[list[_Found | None], Place | None]:
+    """Read a few frames where the face was before them; return what they show, and where the face is now."""
+    found: list[_Found | None] = [None] * len(frames)
+    places: dict[int, Place] = {} if place is None else dict.fromkeys(range(len(frames)), place)
+    for is_second_look in (False, True):
+        seen = _read([frames[i] for i in places], list(places.values()), reader, device)
+        for index, face in zip(places, seen, strict=True):
+            if face is not None:
+                found[index], place = face, face.five
+        lost = [index for index, face in enumerate(found) if _is_unsure(face)]
+        if is_second_look or not lost:
+            break
+        places = {}
+        for index in lost:
+            at = _look_for(frames[index], place, reader)
+            if at is not None:
+                places[index] = at
+                place = place if place is not None else at
+    return found, place
 
 
 def _is_unsure(face: _Found | None) -> bool:
@@ -123,7 +134,7 @@ def _track(found: Sequence[_Found | None]) -> FaceTrack:
 
 
 def _read(
-    frames: Sequence[Frame], places: Sequence[Float[np.ndarray, "5 2"]], reader: FaceModels, device: torch.device | str
+    frames: Sequence[Frame], places: Sequence[Place], reader: FaceModels, device: torch.device | str
 ) -> list[_Found | None]:
     """Return what each frame's own portrait crop shows, or None."""
     cuts = [portrait_crop(frame, at, CROP_SIZE) for frame, at in zip(frames, places, strict=True)]
@@ -167,9 +178,7 @@ def _plausible(five: Float[np.ndarray, "5 2"], matrix: Float[np.ndarray, "2 3"])
     return (x, y, side) if is_near and SIZE_RANGE[0] <= side / crop_side <= SIZE_RANGE[1] else None
 
 
-def _look_for(
-    frame: Frame, place: Float[np.ndarray, "5 2"] | None, reader: FaceModels
-) -> Float[np.ndarray, "5 2"] | None:
+def _look_for(frame: Frame, place: Place | None, reader: FaceModels) -> Place | None:
     """Return the five points of the detected face that is nearest to where it was, or of the largest one."""
     faces = reader.detect([frame])[0]
     if not faces:

@@ -7,6 +7,7 @@ import itertools
 import math
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -41,8 +42,27 @@ class Video:
     fps: float
 
 
+@dataclass(frozen=True)
+class VideoStream:
+    """A video that is decoded while its frames are taken: long ones need no memory.
+
+    Attributes:
+        frames: uint8 (height, width, 3) each, once. Taking them raises what `open_video` raises.
+        fps: frames per second of `frames`.
+    """
+
+    frames: Iterator[UInt8[np.ndarray, "height width 3"]]
+    fps: float
+
+
 def read_video(data: bytes, max_seconds: float = 60.0, fps: float | None = None, max_side: int = 1280) -> Video:
-    """Decode the first video stream.
+    """Decode the first video stream as a whole; arguments and errors are those of `open_video`."""
+    stream = open_video(data, max_seconds, fps, max_side)
+    return Video(np.stack(list(stream.frames)), stream.fps)
+
+
+def open_video(data: bytes, max_seconds: float = 60.0, fps: float | None = None, max_side: int = 1280) -> VideoStream:
+    """Open the first video stream.
 
     Args:
         data: the bytes of a file in any container that ffmpeg reads.
@@ -54,25 +74,41 @@ def read_video(data: bytes, max_seconds: float = 60.0, fps: float | None = None,
         The frames, turned upright by the file's display matrix.
 
     Raises:
-        DriverError: if the bytes hold no readable video.
+        DriverError: if the bytes hold no readable video, or no frame.
         ValueError: if an argument is impossible.
     """
     if max_seconds <= 0 or max_side < 16 or (fps is not None and fps <= 0):
-        raise ValueError(f"read_video: got max_seconds={max_seconds}, fps={fps}, max_side={max_side}")
+        raise ValueError(f"open_video: got max_seconds={max_seconds}, fps={fps}, max_side={max_side}")
+    with _readable(data), av.open(io.BytesIO(data), mode="r") as container:
+        if not container.streams.video:
+            raise DriverError("driving video: expected a video stream, the file has none")
+        stream = container.streams.video[0]
+        native = float(stream.average_rate or stream.guessed_rate or 25)
+    max_frames = max(1, round(max_seconds * (fps or native)))
+    return VideoStream(_frames(data, native, fps, max_frames, max_side), min(max(fps or native, 0.5), 240.0))
+
+
+@contextmanager
+def _readable(data: bytes) -> Iterator[None]:
     try:
-        with av.open(io.BytesIO(data), mode="r") as container:
-            if not container.streams.video:
-                raise DriverError("driving video: expected a video stream, the file has none")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            native = float(stream.average_rate or stream.guessed_rate or 25)
-            max_frames = max(1, round(max_seconds * (fps or native)))
-            frames = list(_sampled(container.decode(stream), native, fps, max_frames, max_side))
+        yield
     except (av.error.FFmpegError, ValueError, EOFError) as error:
         raise DriverError(f"driving video: expected a readable video, got {len(data)} bytes ({error})") from error
-    if not frames:
+
+
+def _frames(
+    data: bytes, native: float, fps: float | None, max_frames: int, max_side: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Decode while frames are taken."""
+    is_empty = True
+    with _readable(data), av.open(io.BytesIO(data), mode="r") as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        for frame in _sampled(container.decode(stream), native, fps, max_frames, max_side):
+            is_empty = False
+            yield frame
+    if is_empty:
         raise DriverError("driving video: expected at least one frame, the stream is empty")
-    return Video(np.stack(frames), min(max(fps or native, 0.5), 240.0))
 
 
 def _sampled(

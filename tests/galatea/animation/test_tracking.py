@@ -31,7 +31,7 @@ def film(astronaut):
 
 
 def test_face_is_followed_and_gaps_are_flagged(film, reading):
-    track = track_face(film, reading.pack)
+    track = track_face(iter(film), reading.pack)
     assert track.is_found.tolist() == [index not in GAP for index in range(18)]
     found = track.points[track.is_found]
     assert (found - found[0]).abs().median() < 0.01, "the same face has the same landmarks wherever it is in the frame"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from galatea.animation.video import encode_mp4, encode_webp_animation, read_video
+from galatea.animation.video import encode_mp4, encode_webp_animation, open_video, read_video
 from galatea.errors import DriverError, InputError
 
 
@@ -65,6 +65,13 @@ def test_truncated_video_is_a_driver_error_or_fewer_frames():
     data = encode_mp4(moving_square(12), fps=24)
     with contextlib.suppress(DriverError):
         assert 1 <= read_video(data[: len(data) * 2 // 3]).frames.shape[0] <= 12
+
+
+def test_frames_are_decoded_as_they_are_taken():
+    data = encode_mp4(moving_square(12), fps=24)
+    broken = data[:-200] + bytes(200)
+    frames = open_video(broken).frames
+    assert next(frames).shape == (64, 80, 3)
 
 
 def test_still_image_is_a_one_frame_video():
