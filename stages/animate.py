@@ -20,7 +20,7 @@ from galatea.animation.contact_sheet import contact_sheet, pick_frames
 from galatea.animation.motion import Motion
 from galatea.animation.rendering import PortraitAnimator, RenderSettings
 from galatea.animation.transfer import TransferAnimator
-from galatea.animation.video import encode_mp4, encode_webp_animation
+from galatea.animation.video import Frame, encode_mp4, encode_webp_animation, shrunk
 from galatea.eg3d.checkpoint import load_generator, read_facts
 from galatea.errors import ConfigError, InputError
 from galatea.images import decode_grey, decode_image, to_tensor
@@ -215,17 +215,16 @@ class AnimateStage(Stage):
         asked = retarget(motion, own, animator.own_angles_deg.cpu(), self.config.retarget_settings())
         frames_at = resampled(motion.num_frames, motion.fps, fps or motion.fps)
         asked = Retargeted(*(values[frames_at] for values in (asked.expression, *_angles(asked))))
-        began = time.perf_counter()
-        frames = np.concatenate(list(self._frames(animator, asked, record)))
-        seconds = time.perf_counter() - began
+        film = _Film(self._frames(animator, asked, record), len(frames_at), self.config.preview_size)
+        clip = encode_mp4(film, fps or motion.fps, self.config.crf)
         return {
             "clip_id": record["clip_id"],
-            "clip": encode_mp4(frames, fps or motion.fps, self.config.crf),
-            "preview": encode_webp_animation(frames, fps or motion.fps, max_side=self.config.preview_size),
-            "sheet": contact_sheet(frames[pick_frames(len(frames), _SHEET_FRAMES)], _SHEET_FRAMES),
-            "num_frames": len(frames),
+            "clip": clip,
+            "preview": encode_webp_animation(film.small, fps or motion.fps),
+            "sheet": contact_sheet(np.stack(film.picked), _SHEET_FRAMES),
+            "num_frames": len(film.small),
             "fps": fps or motion.fps,
-            "render_fps": len(frames) / max(seconds, 1e-6),
+            "render_fps": len(film.small) / max(film.seconds, 1e-6),
             "asked_yaw_deg": asked.yaw_deg.numpy().astype(np.float32),
             "asked_pitch_deg": asked.pitch_deg.numpy().astype(np.float32),
             "asked_expression": asked.expression.numpy().astype(np.float32),
@@ -270,6 +269,29 @@ class AnimateStage(Stage):
         matrix = np.asarray(record["crop_matrix"], np.float64).reshape(2, 3) @ pixel_scaling(1 / scale)
         for batch in batches:
             yield np.stack([paste_back(photo, frame, matrix, _CROP_SIZE) for frame in batch])
+
+
+class _Film:
+    """Frames on their way into a file: small ones are kept, and some large ones, and how long rendering took."""
+
+    def __init__(self, batches: Iterator[Frames], num_frames: int, small_side: int) -> None:
+        self.batches, self.small_side = batches, small_side
+        self.numbers = set(pick_frames(num_frames, _SHEET_FRAMES))
+        self.small: list[Frame] = []
+        self.picked: list[Frame] = []
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Render and yield frame by frame."""
+        began = time.perf_counter()
+        for batch in self.batches:
+            self.seconds += time.perf_counter() - began
+            for frame in batch:
+                if len(self.small) in self.numbers:
+                    self.picked.append(frame)
+                self.small.append(shrunk(frame, self.small_side))
+                yield frame
+            began = time.perf_counter()
 
 
 def resampled(num_frames: int, fps: float, wanted_fps: float) -> torch.Tensor:

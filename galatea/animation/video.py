@@ -6,7 +6,7 @@ import io
 import itertools
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,6 +21,7 @@ from PIL import Image
 
 from galatea.errors import DriverError, InputError
 
+Frame = UInt8[np.ndarray, "height width 3"]
 BT709 = 1
 """ITU-T H.273 code of BT.709 primaries, transfer and matrix: without the tag players guess, and colours shift."""
 SLOT_TOLERANCE = 1e-3
@@ -141,31 +142,33 @@ def _upright(frame: VideoFrame, max_side: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.rot90(array, round(frame.rotation / 90) % 4))
 
 
-def encode_mp4(frames: UInt8[np.ndarray, "frames height width 3"], fps: float, crf: int = 18) -> bytes:
+def encode_mp4(frames: Iterable[Frame], fps: float, crf: int = 18) -> bytes:
     """Encode RGB frames as H.264 that every browser and phone plays (yuv420p, BT.709, index at the front).
 
     Args:
-        frames: uint8; odd sizes are extended by one repeated row or column, as 4:2:0 needs even ones.
+        frames: uint8 (height, width, 3) each, taken one by one; odd sizes are extended by one repeated row or column:
+            4:2:0 needs even ones.
         fps: frames per second.
         crf: x264's quality, 0 (lossless) to 51; 18 is visually transparent.
 
     Raises:
-        InputError: if the frames are not uint8 RGB, or there are none.
+        InputError: if the frames are not uint8 RGB of one size, or there are none.
     """
-    frames = _even(_checked(frames))
+    checked = (_even(frame) for frame in _checked(frames))
+    first = next(checked)
     with tempfile.TemporaryDirectory() as folder:
         # Moving the index to the front is a second pass over the file, which ffmpeg does on real files only.
         path = Path(folder) / "clip.mp4"
         with av.open(str(path), mode="w", options={"movflags": "+faststart"}) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-            stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+            stream.width, stream.height, stream.pix_fmt = first.shape[1], first.shape[0], "yuv420p"
             # Without the macroblock tree: with it, the same frames were now and then cut into other bytes.
             stream.options = {"crf": str(crf), "preset": "medium", "x264-params": "mbtree=0"}
             context = stream.codec_context
             context.thread_count = 1  # with more, the same frames may be cut into other bytes; workers have one core
             context.color_primaries = context.color_trc = context.colorspace = BT709
             context.color_range = TV_RANGE
-            for array in frames:
+            for array in itertools.chain([first], checked):
                 rgb = VideoFrame.from_ndarray(array, format="rgb24")
                 frame = rgb.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
                 container.mux(stream.encode(frame))
@@ -173,24 +176,25 @@ def encode_mp4(frames: UInt8[np.ndarray, "frames height width 3"], fps: float, c
         return path.read_bytes()
 
 
-def encode_webp_animation(
-    frames: UInt8[np.ndarray, "frames height width 3"], fps: float, quality: int = 80, max_side: int | None = None
-) -> bytes:
+def shrunk(frame: Frame, max_side: int) -> Frame:
+    """Return a frame scaled down to a longest side, if it is larger."""
+    image = Image.fromarray(frame)
+    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def encode_webp_animation(frames: Iterable[Frame], fps: float, quality: int = 80) -> bytes:
     """Encode RGB frames as an animated WebP that loops for ever.
 
     Args:
-        frames: uint8.
+        frames: uint8 (height, width, 3) each.
         fps: frames per second; WebP keeps whole milliseconds, whose rounding is spread so that the length is right.
         quality: 0 to 100.
-        max_side: larger frames are scaled down to it.
 
     Raises:
-        InputError: if the frames are not uint8 RGB, or there are none.
+        InputError: if the frames are not uint8 RGB of one size, or there are none.
     """
     images = [Image.fromarray(array) for array in _checked(frames)]
-    if max_side is not None:
-        for image in images:
-            image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     times = [round(index * 1000 / fps) for index in range(len(images) + 1)]
     durations = [after - before for before, after in itertools.pairwise(times)]
     buffer = io.BytesIO()
@@ -200,12 +204,19 @@ def encode_webp_animation(
     return buffer.getvalue()
 
 
-def _checked(frames: UInt8[np.ndarray, "frames height width 3"]) -> UInt8[np.ndarray, "frames height width 3"]:
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise InputError(f"video frames: expected uint8 (frames, height, width, 3), got {frames.dtype} {frames.shape}")
-    return frames
+def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
+    shape: tuple[int, ...] | None = None
+    for frame in frames:
+        shape = shape or frame.shape
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3 or 0 in frame.shape:
+            raise InputError(f"video frames: expected uint8 (height, width, 3), got {frame.dtype} {frame.shape}")
+        if frame.shape != shape:
+            raise InputError(f"video frames: expected one size, {shape[:2]} changes to {frame.shape[:2]}")
+        yield frame
+    if shape is None:
+        raise InputError("video frames: expected uint8 (height, width, 3), at least one, got none")
 
 
-def _even(frames: UInt8[np.ndarray, "frames height width 3"]) -> UInt8[np.ndarray, "frames height width 3"]:
-    odd_rows, odd_columns = frames.shape[1] % 2, frames.shape[2] % 2
-    return np.pad(frames, ((0, 0), (0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
+def _even(frame: Frame) -> Frame:
+    odd_rows, odd_columns = frame.shape[0] % 2, frame.shape[1] % 2
+    return np.pad(frame, ((0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from galatea.animation.video import encode_mp4, encode_webp_animation, open_video, read_video
+from galatea.animation.video import encode_mp4, encode_webp_animation, open_video, read_video, shrunk
 from galatea.errors import DriverError, InputError
 
 
@@ -37,6 +37,13 @@ def test_mp4_is_browser_ready_h264_with_index_first():
 
 def test_same_frames_give_same_bytes():
     assert encode_mp4(moving_square(), fps=25) == encode_mp4(moving_square(), fps=25)
+
+
+def test_frames_are_taken_one_by_one_and_must_keep_their_size():
+    clip = moving_square()
+    assert encode_mp4(iter(clip), fps=25) == encode_mp4(clip, fps=25)
+    with pytest.raises(InputError, match="one size"):
+        encode_mp4([clip[0], clip[0, :-2]], fps=25)
 
 
 def test_odd_sizes_are_extended_to_even():
@@ -81,7 +88,7 @@ def test_still_image_is_a_one_frame_video():
 
 
 def test_webp_animation_plays_at_the_rate():
-    data = encode_webp_animation(moving_square(), fps=30, max_side=40)
+    data = encode_webp_animation([shrunk(frame, 40) for frame in moving_square()], fps=30)
     image = Image.open(io.BytesIO(data))
     assert image.n_frames == 12
     assert max(image.size) == 40
