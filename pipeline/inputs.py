@@ -14,7 +14,7 @@ from galatea.errors import ConfigError
 from pipeline.file_kinds import is_file
 from pipeline.photo_lists import names_in_csv, names_in_parquet
 from pipeline.run_folder import RunFolder
-from pipeline.storage import Store, is_local, resolve, stamp_of
+from pipeline.storage import Store, is_local, stamp_of
 
 _log = logging.getLogger(__name__)
 
@@ -118,9 +118,8 @@ def _expand(item: str, options: Mapping[str, Any]) -> Iterator[FoundFile]:
 
 
 def _globbed(uri: str, options: Mapping[str, Any]) -> Iterator[FoundFile]:
-    fs, pattern = resolve(uri, options)
     prefix = "" if is_local(uri) else uri.split("://", 1)[0] + "://"
-    for path, info in sorted(fs.glob(pattern, detail=True).items()):
+    for path, info in sorted(Store(uri, options).matching().items()):
         if is_file(info):
             yield FoundFile(f"{prefix}{path}", int(info.get("size") or 0), stamp_of(info), is_named=False)
 

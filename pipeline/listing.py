@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import re
 from typing import Any
 
 from fsspec.spec import AbstractFileSystem
+from fsspec.utils import glob_translate
 
 _OF_THE_DISK = {"lost+found"}
 """Folders that file systems keep for themselves; only the administrator may look into them."""
@@ -20,15 +22,38 @@ def files_below(fs: AbstractFileSystem, folder: str) -> dict[str, dict[str, Any]
         FileNotFoundError: there is no such folder.
         OSError: the folder, or one below it, cannot be listed.
     """
-    found, waiting = _split(fs, folder)
+    return _walked(fs, folder, None)
+
+
+def files_matching(fs: AbstractFileSystem, pattern: str) -> dict[str, dict[str, Any]]:
+    """What fsspec says of each file that matches a glob, by path; files in hidden folders are passed over.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        OSError: a folder on the way cannot be listed.
+    """
+    first = min(pattern.index(letter) for letter in "*?[" if letter in pattern)
+    folder = pattern[:first].rpartition("/")[0]
+    rest = pattern[len(folder) + 1 :]
+    matches = re.compile(glob_translate(pattern)).match
+    files = _walked(fs, folder or "/", None if "**" in rest else rest.count("/"))
+    return {path: info for path, info in files.items() if matches(path)}
+
+
+def _walked(fs: AbstractFileSystem, folder: str, depth: int | None) -> dict[str, dict[str, Any]]:
+    """The files in a folder and, to a depth, in those below it."""
+    found, folders = _split(fs, folder)
+    waiting = [(path, 1) for path in folders]
     while waiting:
-        path = waiting.pop()
+        path, level = waiting.pop()
+        if depth is not None and level > depth:
+            continue
         try:
             files, folders = _split(fs, path)
         except FileNotFoundError as error:
             raise OSError(errno.ESTALE, "the folder went away while it was listed", path) from error
         found |= files
-        waiting += folders
+        waiting += [(below, level + 1) for below in folders]
     return found
 
 

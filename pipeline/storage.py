@@ -25,7 +25,7 @@ from fsspec.spec import AbstractFileSystem
 
 from galatea.errors import ConfigError, StorageError
 from pipeline.file_kinds import check_regular, is_file
-from pipeline.listing import files_below
+from pipeline.listing import files_below, files_matching
 from pipeline.storage_errors import explain, is_transient, network_errors
 
 _log = logging.getLogger(__name__)
@@ -236,6 +236,24 @@ class Store:
         prefix = root.rstrip("/") + "/"
         entries = [_entry(name.removeprefix(prefix), info) for name, info in found.items() if is_file(info)]
         return sorted(entries, key=lambda entry: entry.path)
+
+    def matching(self) -> dict[str, dict[str, Any]]:
+        """What fsspec says of each file that matches this store's URL, a glob.
+
+        Raises:
+            StorageError: a folder on the way cannot be listed.
+        """
+
+        def call(fs: AbstractFileSystem, full: str) -> dict[str, dict[str, Any]]:
+            fs.invalidate_cache()
+            # Object stores list everything at once, by prefix; web servers show one page.
+            is_flat = _protocol(fs) in _OBJECT_STORES | {"http", "https"}
+            try:
+                return dict(fs.glob(full, detail=True)) if is_flat else files_matching(fs, full)
+            except FileNotFoundError:
+                return {}
+
+        return self.attempt("list", "", call)
 
     def _resolve(self, path: str) -> tuple[AbstractFileSystem, str]:
         return resolve(self.locate(path), self.options)

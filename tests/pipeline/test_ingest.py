@@ -131,6 +131,22 @@ def test_a_sub_folder_that_cannot_be_listed_does_not_look_empty(photos: Path, st
     assert ingest(inputs, store, CONFIG).num_reused == 3
 
 
+def test_a_glob_does_not_pass_over_a_sub_folder_that_cannot_be_listed(photos: Path, store: Store) -> None:
+    inputs = [f"failing://{photos}/**/*.jpg"]
+    num_done = ingest(inputs, store, CONFIG).status["done"]
+    (photos / "lost+found").mkdir()
+    FailingFileSystem.failures["photos/more"] = [PermissionError(errno.EACCES, "not yours", "photos/more")]
+    FailingFileSystem.failures["lost+found"] = [PermissionError(errno.EACCES, "not yours", "photos/lost+found")]
+
+    with pytest.raises(AccessError, match=r"cannot list .*access denied .*photos/more"):
+        ingest(inputs, store, CONFIG)
+
+    FailingFileSystem.failures.clear()
+    assert ingest(inputs, store, CONFIG).num_reused == num_done
+    with pytest.raises(ConfigError, match="no photos"):
+        ingest([str(photos / "nothing" / "*.jpg")], store, CONFIG)
+
+
 def test_a_rejected_photo_is_looked_at_again_when_it_was_replaced(photos: Path, store: Store) -> None:
     (photos / "a.jpg").write_bytes(b"")
     first = ingest([str(photos)], store, CONFIG)
