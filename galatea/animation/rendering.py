@@ -17,7 +17,6 @@ from galatea.animation.mouth import PhotoMouth, is_open, teeth_arch
 from galatea.animation.origins import HeadMesh
 from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.generator import Rendering
-from galatea.eg3d.head_cast import SHOWN_TEETH, HeadCaster
 from galatea.eg3d.posing import Pose, neck_bend, own_angles, pose_rays
 from galatea.errors import ConfigError
 from galatea.images import to_uint8
@@ -134,9 +133,6 @@ class PortraitAnimator:
             return
         if self.detail.inside is not None and is_open(self.detail.inside):
             self.mouth = PhotoMouth(person, self.detail.inside, teeth_arch(self.caster.mesh, mesh.vertices))
-        else:
-            # Teeth that the photo does not show are the head model's: a smile shall show some.
-            self.caster = HeadCaster(self.caster.mesh, self.caster.box, SHOWN_TEETH)
 
     def frames(
         self, expression: Float[Tensor, "frames 52"], angles_deg: Float[Tensor, "frames 3"]

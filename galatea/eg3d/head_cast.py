@@ -17,11 +17,12 @@ _SKULL_HEIGHT = 0.8
 """The upper part of the head (half boxes from the crown) that static planes are aligned to: it ignores the jaw."""
 _SKULL_ASPECT = 1.2
 """Height of the skull, from the crown down, in widths."""
-_LOWER_TEETH_LIFT, _UPPER_TEETH_ADVANCE = 0.008, 0.007
-"""World units by which modelled teeth (MakeHuman's, in the training pictures) are higher, or farther to the front, than
-the coarse ones of the head model."""
-SHOWN_TEETH = 0.012
-"""World units (4 mm on a real head) that people show of their upper teeth when their lips part."""
+_UPPER_TEETH, _LOWER_TEETH, _TONGUE = (-0.013, 0.007), (-0.008, 0.0), (-0.032, 0.0)
+"""World units (y, z) by which people's teeth and tongue, those of the training pictures on average, are higher and
+farther to the front than the head model's coarse ones; people show some 5 mm of their upper teeth when lips part."""
+_MOLARS_FROM, _MOLARS_TO, _SUNK_MOLARS = 0.18, 0.12, 0.04
+"""Molars, from the first z on, sink into their gums, by the third number from the second z on (upper ones by half of
+it), as in the training pictures."""
 _UPPER = 0.01
 """World units that the jaw moves a tooth by, at the most, for it to be an upper one."""
 
@@ -55,19 +56,18 @@ class HeadCaster:
     Args:
         mesh: the head model.
         box: the cube that the planes cover.
-        teeth_drop: how much lower upper teeth are, world units. The head model's, and those of the training pictures,
-            end where the lip does.
     """
 
-    def __init__(self, mesh: HeadModel, box: Box, teeth_drop: float = 0.0) -> None:
+    def __init__(self, mesh: HeadModel, box: Box) -> None:
         self.mesh, self.box = mesh, box
         self.used_vertices = torch.unique(mesh.faces)
-        self.seat = _seat_of_teeth(mesh, teeth_drop)
+        self.teeth, self.tongue = _seat_of_teeth(mesh), _seat_of_tongue(mesh)
 
     def surface(self, head: HeadCoefficients) -> Float[Tensor, "batch vertices 3"]:
-        """Return the mesh that is cast, in the world: the head's, with teeth where people have them."""
+        """Return the mesh that is cast, in the world: the head's, with teeth and tongue where people have them."""
         vertices = self.mesh.vertices(head.identity, head.expression).float()
-        return vertices + self.seat.to(vertices.device)
+        at_rest = 1 - head.expression[:, ACTION_INDEX["tongueOut"], None, None].to(vertices)
+        return vertices + self.teeth.to(vertices) + at_rest * self.tongue.to(vertices)
 
     def vertices(self, head: HeadCoefficients) -> Float[Tensor, "batch vertices 3"]:
         """Return the same in the box."""
@@ -92,11 +92,22 @@ class HeadCaster:
         return torch.stack([(low + high) / 2, (high - low) / 2], dim=-1)
 
 
-def _seat_of_teeth(mesh: HeadModel, drop: float) -> Float[Tensor, "vertices 3"]:
+def _seat_of_teeth(mesh: HeadModel) -> Float[Tensor, "vertices 3"]:
     seat = torch.zeros_like(mesh.mean)
-    teeth = mesh.faces[mesh.part == mesh.part_names.index("teeth")].flatten()
-    is_upper = mesh.action_basis[ACTION_INDEX["jawOpen"]].norm(dim=-1) < _UPPER
-    seat[teeth[~is_upper[teeth]], 1] = _LOWER_TEETH_LIFT
-    seat[teeth[is_upper[teeth]], 2] = _UPPER_TEETH_ADVANCE
-    seat[teeth[is_upper[teeth]], 1] = -drop
+    teeth = _vertices_of(mesh, "teeth")
+    is_upper = mesh.action_basis[ACTION_INDEX["jawOpen"]][teeth].norm(dim=-1) < _UPPER
+    back = ((_MOLARS_FROM - mesh.mean[teeth, 2]) / (_MOLARS_FROM - _MOLARS_TO)).clamp(0, 1)
+    seat[teeth, 1:] = torch.where(is_upper[:, None], seat.new_tensor(_UPPER_TEETH), seat.new_tensor(_LOWER_TEETH))
+    seat[teeth, 1] += torch.where(is_upper, _SUNK_MOLARS / 2, -_SUNK_MOLARS) * back
     return seat
+
+
+def _seat_of_tongue(mesh: HeadModel) -> Float[Tensor, "vertices 3"]:
+    seat = torch.zeros_like(mesh.mean)
+    seat[_vertices_of(mesh, "tongue"), 1:] = seat.new_tensor(_TONGUE)
+    return seat
+
+
+def _vertices_of(mesh: HeadModel, part: str) -> Int[Tensor, "n"]:
+    vertices: Tensor = torch.unique(mesh.faces[mesh.part == mesh.part_names.index(part)])
+    return vertices
