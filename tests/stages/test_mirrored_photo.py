@@ -18,7 +18,7 @@ from stages.invert import decode_portraits, make_target
 pytestmark = pytest.mark.weights
 
 SMALL = InversionConfig(
-    ProjectionConfig(num_steps=4, num_candidates=8, lr=0.12, resolution=32, search_resolution=32),
+    ProjectionConfig(num_steps=4, num_candidates=24, lr=0.12, resolution=32, search_resolution=32),
     TuningConfig(num_steps=6, resolution=40, map_lr=0.06, side_resolution=16),
 )
 
@@ -54,7 +54,7 @@ def target(rows) -> InversionTarget:
 def inversion(target) -> Inversion:
     generator = load_generator("builtin")
     checkpoint = GeneratorIdentity("builtin", generator.sha256)
-    return invert(generator, checkpoint, target, latent_statistics(generator, 8), SMALL)
+    return invert(generator, checkpoint, target, latent_statistics(generator, 24), SMALL)
 
 
 def test_a_mirrored_photo_has_the_mirrored_pose_and_coefficients(rows) -> None:
@@ -75,6 +75,6 @@ def test_a_mirrored_portrait_inverts_as_well_and_to_the_mirrored_picture(target,
     # Not exactly: the texture that the generator starts from is not the same on both sides of the face (32 dB), and the
     # search may start from another latent.
     assert likeness > 22
-    assert likeness > inversion.psnr.max().item() + 2
+    assert likeness > inversion.psnr.max().item() + 1
     assert inversion.psnr[0].item() == pytest.approx(inversion.psnr[1].item(), abs=1.0)
     assert inversion.ssim[0].item() == pytest.approx(inversion.ssim[1].item(), abs=0.03)
