@@ -10,20 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from galatea.eg3d.anchored import AnchoredGenerator
+from galatea.eg3d.lighting import NUM_HARMONICS
 from galatea.eg3d.mapping import FullyConnectedLayer
-from galatea.eg3d.painting import harmonics
-from training.reflectance import HeadReflectance, falling_light
+from galatea.inversion.open_maps import open_texture
+from training.reflectance import HeadReflectance, clothes, lamps
 
-REGION_MAPS = {"skin": 8, "low": 10, "eyes": 3}
-"""Basis maps of each region of the atlas; the others start from noise: brows, lashes, whatever else pictures show."""
+REGION_MAPS = {"skin": 8, "low": 4, "eyes": 3}
+"""Basis maps of each region of the atlas, bare of clothes; the others start from noise: brows, lashes, whatever else
+pictures show."""
 RIDGE = 1e-3
 """Share of the mean square of `w` that is added to it when read-outs are fitted."""
-NUM_NORMALS = 300
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class TextureBasis:
 
 def texture_basis(reflectance: HeadReflectance, codes: Float[Tensor, "n z"]) -> TextureBasis:
     """Return the principal maps of heads' reflectance in every region."""
-    atlases = torch.stack([reflectance.atlas(code) for code in codes])
+    atlases = torch.stack([reflectance.atlas(code, is_clothed=False) for code in codes])
     mean = atlases.mean(0)
     maps, mixes = [], []
     for name, count in REGION_MAPS.items():
@@ -62,29 +62,19 @@ def fit_readout(layer: FullyConnectedLayer, w: Float[Tensor, "n w_dim"], wanted:
     layer.bias[:rows] = (target - weight @ centre) / layer.bias_gain
 
 
-def wanted_light(codes: Float[Tensor, "n z"], fields: Mapping[str, tuple[int, int]]) -> Float[Tensor, "n harmonics_3"]:
-    """Return the harmonics of the light that falls on heads, beyond plain white light."""
-    draw = torch.Generator().manual_seed(0)
-    normals = torch.randn(NUM_NORMALS, 3, generator=draw) + torch.tensor([0.0, 0.0, 0.7])
-    normals = F.normalize(normals, dim=-1)
-    light = falling_light(codes, fields, normals) - 1
-    return torch.einsum("km,nmc->nkc", torch.linalg.pinv(harmonics(normals)), light).flatten(1)
+Wanted = tuple[tuple[FullyConnectedLayer, Float[Tensor, "n k"]], ...]
+"""Layers that read from w, and what they are to read of each head."""
 
 
-@torch.no_grad()
-def fit_readouts(generator: AnchoredGenerator, basis: TextureBasis, known: tuple[Tensor, Tensor, Tensor]) -> None:
-    """Fit what is read from w directly: the mix of the texture's basis, light, and colour of the hair.
-
-    Args:
-        generator: whose mapping stays as it is.
-        basis: mix of the heads that `known` begins with.
-        known: codes of heads (n, z), their light (n, 27) and their hair's colour (n, 3).
-    """
-    codes, light, hair = known
-    ws = generator.mapping(codes)[:, 0]
-    fit_readout(generator.texture.coefficients, ws[: len(basis.mix)], basis.mix)
-    fit_readout(generator.light.read, ws, light)
-    fit_readout(generator.tint.read, ws, hair)
+def readouts(
+    generator: AnchoredGenerator, codes: Float[Tensor, "n z"], fields: Mapping[str, tuple[int, int]]
+) -> Wanted:
+    """Return what is read from w as it stands in the codes: lamps, clothes, and the colour of the hair."""
+    return (
+        (generator.light.lamps, lamps(codes, fields)),
+        (generator.clothes.read, clothes(codes, fields)),
+        (generator.tint.read, codes[:, slice(*fields["hair_color"])]),
+    )
 
 
 def start_appearance(
@@ -96,27 +86,25 @@ def start_appearance(
         The loss of every step in which the mapping network was fitted along.
     """
     basis = texture_basis(reflectance, codes)
-    light = wanted_light(codes, reflectance.fields)
-    hair = codes[:, slice(*reflectance.fields["hair_color"])]
+    wanted = ((generator.texture.coefficients, basis.mix), *readouts(generator, codes, reflectance.fields))
     with torch.no_grad():
         generator.texture.mean.copy_(basis.mean)
         generator.texture.basis[: len(basis.maps)] = basis.maps
-    fit_readouts(generator, basis, (codes, light, hair))
-    return _fit_mapping(generator, codes, (basis.mix, light, hair), num_steps)
+        generator.texture.basis[len(basis.maps) :] *= open_texture(generator.mesh, generator.texture.size)
+        generator.light.average.weight.copy_(torch.eye(3 * NUM_HARMONICS) / generator.light.average.weight_gain)
+        for layer, values in wanted:
+            fit_readout(layer, generator.mapping(codes)[:, 0], values)
+    return _fit_mapping(generator, codes, wanted, num_steps)
 
 
-def _fit_mapping(
-    generator: AnchoredGenerator, codes: Tensor, wanted: tuple[Tensor, Tensor, Tensor], num_steps: int
-) -> list[float]:
-    """Fit mapping network and read-outs together: products of fields (light times direction) need its hidden layer."""
-    reads = (generator.texture.coefficients, generator.light.read, generator.tint.read)
-    modules = (generator.mapping_network, *reads)
+def _fit_mapping(generator: AnchoredGenerator, codes: Tensor, wanted: Wanted, num_steps: int) -> list[float]:
+    """Fit mapping network and read-outs together: the mix of the basis needs its hidden layer."""
+    modules = (generator.mapping_network, *(layer for layer, _ in wanted))
     optimizer = torch.optim.Adam([p for module in modules for p in module.parameters()], 2e-3)
     losses = []
     for step in range(num_steps):
         w = generator.mapping(codes)[:, 0]
-        found = [read(w) for read in reads]
-        errors = [(a[:, : b.shape[1]] - b).square().mean() / b.var() for a, b in zip(found, wanted, strict=True)]
+        errors = [(layer(w)[:, : b.shape[1]] - b).square().mean() / b.var() for layer, b in wanted]
         loss = torch.stack(errors).sum()
         optimizer.zero_grad()
         torch.autograd.backward(loss)

@@ -25,7 +25,7 @@ LICENCE = "CC0-1.0"
 
 
 def averaged_generator(run: Path, data: HeadImages) -> tuple[AnchoredGenerator, dict[str, float]]:
-    """Return the generator with a run's averaged weights and the statistics of the training codes, and its counters."""
+    """Return the generator with a run's averaged weights and the mean w of the training codes, and its counters."""
     with safe_open(run / "checkpoint.safetensors", framework="pt") as file:
         names = [name for name in file.keys() if name.startswith("average.")]  # noqa: SIM118 not a dict
         state = {name.removeprefix("average."): file.get_tensor(name) for name in names}
@@ -33,7 +33,7 @@ def averaged_generator(run: Path, data: HeadImages) -> tuple[AnchoredGenerator, 
     fields = tuple((name, stop - start) for name, (start, stop) in data.fields.items())
     generator = AnchoredGenerator(AnchoredConfig(code_fields=fields))
     generator.load_state_dict(state)
-    generator.mapping_network.measure(torch.from_numpy(data.arrays["code"]))
+    generator.mapping_network.measure_average(torch.from_numpy(data.arrays["code"]))
     return generator.eval().requires_grad_(False), counters
 
 

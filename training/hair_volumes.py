@@ -20,14 +20,14 @@ from galatea.eg3d.surface import head_distance
 from galatea.eg3d.view_planes import SurfaceTables
 from training.heads.assets import Assets, Proxy, load_assets
 
-GRID = 72
+GRID = 128
 """Cells per side of a volume (the plane box)."""
 NUM_SURFACE_POINTS = 200_000
 OPAQUE = 0.4
 """Opacity of a hair card's texel from which it counts."""
-STEP = 0.045
+STEP = 0.04
 """Length (half boxes) over which hair should be opaque."""
-OUTSIDE = 0.012
+OUTSIDE = 0.0105
 """Points closer to the head than this (half boxes), or inside, are left to the mesh."""
 
 

@@ -21,6 +21,7 @@ from galatea.eg3d.rays import Rays
 from galatea.errors import ConfigError
 from galatea.morphable.cache import HEAD_VERSION
 from galatea.morphable.head import HeadCoefficients, vertex_normals
+from galatea.morphable.mouth_light import mouth_shade
 
 PATCH = 32
 """Side of the patches, in rays."""
@@ -129,7 +130,8 @@ class HeadImages:
         mesh, size = generator.mesh, 2 * generator.config.plane_size
         first, device = self.first[states], generator.mesh.faces.device
         identity, expression = self.rows("identity", first).to(device), self.rows("expression", first).to(device)
-        vertices = generator.caster.vertices(HeadCoefficients(identity, expression))
+        surface = generator.caster.surface(HeadCoefficients(identity, expression))
+        vertices = generator.caster.box.enter(surface)
         topology = MeshTopology(mesh.faces, mesh.uv)
         missing = [i for i, state in enumerate(states) if (size, int(state)) not in self.casts]
         if missing:
@@ -137,8 +139,8 @@ class HeadImages:
             for i, found in zip(missing, torch.stack(seen, 1), strict=True):
                 self.casts[size, int(states[i])] = found
         triangles = torch.stack([self.casts[size, int(state)] for state in states]).int()
-        normals = vertex_normals(vertices, mesh.faces)
-        views = [resolve_cast(triangles[:, i], vertices, normals, topology, view) for i, view in enumerate(VIEWS)]
+        attributes = torch.cat([vertex_normals(vertices, mesh.faces), mouth_shade(mesh, surface)], -1)
+        views = [resolve_cast(triangles[:, i], vertices, attributes, topology, view) for i, view in enumerate(VIEWS)]
         return HeadCast(tuple(views), generator.caster.measure_skull(identity))
 
     def target(self, index: np.ndarray) -> tuple[Float[Tensor, "n 4 size size"], Int[Tensor, "n size size"]]:

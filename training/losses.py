@@ -12,10 +12,11 @@ from torch import Tensor
 
 from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.head_cast import HeadCast
+from galatea.eg3d.lighting import falling_light
 from galatea.eg3d.view_planes import SurfaceTables
 from training.hair_volumes import HairVolumes
 from training.head_images import PATCH, HeadImages, PatchBatch
-from training.reflectance import HeadReflectance, falling_light
+from training.reflectance import HeadReflectance, lamps
 from training.training_config import TrainingConfig
 
 KNOWN_ATLAS_SIZE = 64
@@ -96,7 +97,7 @@ class KnownHeads:
         style, colour = (codes[:, slice(*self.fields[name])] for name in ("hair_style", "hair_color"))
         points = self.hair.sample(generator, cast, style.argmax(1), num_points, self.noise)
         outwards = F.normalize((points[0] - cast.skull[:, None, :, 0]) / cast.skull[:, None, :, 1], dim=-1)
-        lit = colour[:, None] * falling_light(codes, self.fields, outwards)
+        lit = colour[:, None] * falling_light(lamps(codes, self.fields), outwards)
         hair, hair_colour = self.hair.loss(generator, tables, points, lit)
         found = F.avg_pool2d(reflectance, reflectance.shape[-1] // self.reflectance.size)
         wanted = torch.stack([self.reflectance.atlas(code) for code in codes.cpu()]).to(found)

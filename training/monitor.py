@@ -15,6 +15,8 @@ from training.tracking import TrainingTracker
 from training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+NUM_IMAGES = 24
+"""Held-out pictures that are measured."""
 
 
 class Monitor:
@@ -58,7 +60,7 @@ class Monitor:
         generator = trainer.averaged()
         sheet = write_sheet(generator, self.holdout, self.out / f"sheet-{trainer.steps:06d}.png")
         row = {"minutes": trainer.seconds / 60, "images": trainer.images * self.workers}
-        row |= evaluate(generator, self.holdout, num_images=8)
+        row |= evaluate(generator, self.holdout, NUM_IMAGES)
         _append(self.out / "holdout.csv", row)
         if self.tracker is not None:
             self.tracker.log("holdout", row, trainer.steps)

@@ -14,6 +14,7 @@ from torch import Tensor
 from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.rays import camera_rays
 from galatea.eg3d.view_planes import SurfaceTables
+from training.distribution import frechet_distance
 from training.head_images import HeadImages
 
 BACKGROUND = 0.72
@@ -42,14 +43,16 @@ def reconstruct(
 
 
 def evaluate(generator: AnchoredGenerator, data: HeadImages, num_images: int) -> dict[str, float]:
-    """Return PSNR (dB) over the image and in the face, opacity error, and correlation in eyes and mouth."""
+    """Return PSNR (dB) over the image and by part, opacity error, Frechet distance, correlation in eyes and mouth."""
     index = np.linspace(0, len(data) - 1, num_images).astype(int)
     found, truth, part = reconstruct(generator, data, index)
     figures = {
         "psnr": _psnr(found[:, :3], truth[:, :3]),
         "alpha_error": float((found[:, 3] - truth[:, 3]).abs().mean()),
     }
-    for name in ("skin", "eyes", "mouth", "hair", "brows"):
+    if num_images > 1:
+        figures["frechet"] = frechet_distance(found[:, :3], truth[:, :3])
+    for name in ("skin", "eyes", "mouth", "hair", "brows", "cloth"):
         mask = (part == data.parts.index(name))[:, None].expand(-1, 3, -1, -1)
         if mask.any():
             figures[f"{name}_psnr"] = _psnr(found[:, :3][mask], truth[:, :3][mask])

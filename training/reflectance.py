@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from galatea.eg3d.atlas import AtlasTexels
+from galatea.eg3d.clothes import neckline_cover
 from galatea.morphable.head import HeadModel
 from training.heads.assets import MEAN_PATCH
 from training.heads.eye_map import eye_uv
@@ -24,10 +25,11 @@ from training.heads.eye_map import eye_uv
 _BLEED_STEPS = 6
 CLOTH_BELOW = -0.2
 """Height (world units) under which skin and clothes are bare of hair and brows."""
-SURROUNDING_LIGHT = 0.8
-"""Share of sky and ground that reaches an average place of a head."""
-FLAT_COLOURS = {"teeth": (0.7, 0.66, 0.58), "tongue": (0.4, 0.14, 0.12), "mouth": (0.2, 0.05, 0.045)}
-"""Linear colours to start parts from that the skins do not paint."""
+_EDGE_SHARPNESS = 260.0
+"""Cover that clothes of the training pictures gain a world unit below their edge."""
+FLAT_COLOURS = {"teeth": (0.7, 0.66, 0.58), "tongue": (0.27, 0.085, 0.08), "mouth": (0.02, 0.004, 0.004)}
+"""Linear colours of parts that the skins do not paint: what pictures show of tongues and walls, over the light that
+comes in between the lips."""
 
 
 def bleed(atlas: Float[Tensor, "3 size size"], painted: Tensor) -> Float[Tensor, "3 size size"]:
@@ -115,18 +117,14 @@ class HeadReflectance:
     def _field(self, code: Float[Tensor, "z"], name: str) -> Float[Tensor, "width"]:
         return code[slice(*self.fields[name])]
 
-    def atlas(self, code: Float[Tensor, "z"]) -> Float[Tensor, "3 size size"]:
+    def atlas(self, code: Float[Tensor, "z"], *, is_clothed: bool = True) -> Float[Tensor, "3 size size"]:
         """Return the reflectance of one head, sRGB in [0,1]."""
         skin_colour = _linear(self._field(code, "skin_color"))
         colour = self.skins[int(self._field(code, "skin_texture").argmax())] * skin_colour
-        height = self._field(code, "cloth_height") / 10 - 0.32
-        edge = (
-            height
-            - self._field(code, "cloth_tilt") * (self.rest[:, 2] - 0.05)
-            + 0.004 * torch.sin(self.rest[:, 0] * 23)
-        )
-        cover = ((edge - self.rest[:, 1]) * 260 + 0.5).clamp(0, 1)[:, None]
-        colour = colour * (1 - cover) + _linear(self._field(code, "cloth_color")) * cover
+        if is_clothed:
+            height, tilt = self._field(code, "cloth_height"), self._field(code, "cloth_tilt")
+            cover = neckline_cover(self.rest, height, tilt, _EDGE_SHARPNESS)[:, None]
+            colour = colour * (1 - cover) + _linear(self._field(code, "cloth_color")) * cover
         eye = self.eye + self.iris * _linear(self._field(code, "eye_color"))
         socket = 0.6 * skin_colour * torch.tensor([1.0, 0.62, 0.58]) + torch.tensor([0.06, 0.01, 0.01])
         painted = {"eye": eye, "socket": socket, **{name: torch.tensor(value) for name, value in FLAT_COLOURS.items()}}
@@ -147,18 +145,12 @@ def _display(colour: Tensor) -> Tensor:
     return torch.where(colour <= 0.0031308, colour * 12.92, 1.055 * colour ** (1 / 2.4) - 0.055)
 
 
-def falling_light(
-    codes: Float[Tensor, "n z"], fields: Mapping[str, tuple[int, int]], normals: Float[Tensor, "*n m 3"]
-) -> Float[Tensor, "n m 3"]:
-    """Return how much brighter (in displayed colours) surfaces of these normals are than their reflectance.
+def lamps(codes: Float[Tensor, "n z"], fields: Mapping[str, tuple[int, int]]) -> Float[Tensor, "n 12"]:
+    """Return the lamps of heads, as `galatea.eg3d.lighting` takes them."""
+    names = ("light_direction", "light_color", "sky_color", "ground_color")
+    return torch.cat([codes[:, slice(*fields[name])] for name in names], 1)
 
-    The renderer's light without shadows: a wrapped key light, and sky and ground dimmed by the surroundings.
-    """
-    direction, key, sky, ground = (
-        codes[:, slice(*fields[name])] for name in ("light_direction", "light_color", "sky_color", "ground_color")
-    )
-    cosine = normals @ direction[..., None]
-    lit = ((cosine + 0.15) / 1.15).clamp_min(0) * key[:, None]
-    above = 0.5 + normals[..., 1, None] / 3
-    around = SURROUNDING_LIGHT * (sky[:, None] * above + ground[:, None] * (1 - above))
-    return (lit + around).clamp_min(1e-4) ** (1 / 2.2)
+
+def clothes(codes: Float[Tensor, "n z"], fields: Mapping[str, tuple[int, int]]) -> Float[Tensor, "n 5"]:
+    """Return colour, height and tilt of the clothes of heads, as `galatea.eg3d.clothes` reads them."""
+    return torch.cat([codes[:, slice(*fields[name])] for name in ("cloth_color", "cloth_height", "cloth_tilt")], 1)

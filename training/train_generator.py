@@ -39,7 +39,7 @@ def train(rank: int, config: TrainingConfig, options: argparse.Namespace) -> Non
     fields = tuple((name, stop - start) for name, (start, stop) in data.fields.items())
     trainer = Trainer(replace(config, seed=config.seed + rank), AnchoredConfig(code_fields=fields), data, options.out)
     if rank == 0:
-        trainer.start(options.assets)
+        trainer.start(options.assets, options.start)
     else:
         trainer.know(options.assets)
     if options.workers > 1:
@@ -65,6 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--holdout", type=Path, required=True, help="folder of shards with other people")
     parser.add_argument("--assets", type=Path, required=True, help="MakeHuman's system assets folder (CC0)")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints, log and sheets")
+    parser.add_argument(
+        "--start", type=Path, help="generator whose weights a new training starts from, with full planes"
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="training time, all starts together")
     parser.add_argument("--every", type=float, default=5.0, help="minutes between checkpoints and sheets")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each, weights averaged")
@@ -72,6 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--preset", choices=sorted(PRESETS), default="cpu", help="settings for two cores, or one GPU")
     options = parser.parse_args(arguments)
     config = replace(PRESETS[options.preset], minutes=options.minutes)
+    if options.start is not None:
+        config = replace(config, coarse_share=0.0)
     if options.workers > 1 and (config.adversarial_weight or config.device != "cpu"):
         parser.error("--workers: several processes train by reconstruction on the CPU only; use 1 with this preset")
     options.out.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.anchored_config import AnchoredConfig
+from galatea.eg3d.checkpoint import load_generator
 from galatea.eg3d.head_cast import HeadCast
 from galatea.eg3d.view_planes import SurfaceTables
+from galatea.inversion.open_maps import open_texture
 from training.adversary import Adversary
 from training.appearance import start_appearance
 from training.head_images import HeadImages, PatchSampling
@@ -52,6 +54,7 @@ class Trainer:
         self.pool: HeadCast | None = None
         self.rng = np.random.default_rng([config.seed, 0])
         self.device = torch.device(config.device)
+        self.open_texels = open_texture(self.generator.mesh, model_config.texture_size)
         self.noise = torch.Generator(self.device).manual_seed(config.seed + 1)
         self.adversary: Adversary | None = None
         if config.adversarial_weight:
@@ -68,11 +71,15 @@ class Trainer:
         size = self.full_size // 2 if self.progress < self.config.coarse_share else self.full_size
         self.generator.use_plane_size(size)
 
-    def start(self, assets: Path) -> None:
-        """Load the checkpoint, or start from what is known without pictures."""
+    def start(self, assets: Path, weights: Path | None = None) -> None:
+        """Load the checkpoint; or else start from a generator's weights, or from what is known without pictures."""
         self.know(assets)
         if not self.load():
-            self._start(assets)
+            if weights is None:
+                self._start(assets)
+            else:
+                self.generator.load_state_dict(load_generator(weights).state_dict())
+            self.average = {name: value.clone() for name, value in self.generator.state_dict().items()}
         self.move()
 
     def _start(self, assets: Path) -> None:
@@ -80,7 +87,6 @@ class Trainer:
         index = np.linspace(0, len(self.data) - 1, 256).astype(int)
         losses = start_appearance(self.generator, reflectance, self.data.rows("code", index), 800)
         logger.info("appearance starts with a loss of %.5f (from %.5f)", losses[-1], losses[0])
-        self.average = {name: value.clone() for name, value in self.generator.state_dict().items()}
 
     def move(self) -> None:
         """Go to the device that training is done on; what is known without pictures is prepared on the CPU before."""
@@ -117,12 +123,19 @@ class Trainer:
         losses = self._rendered_step(sampling) if is_rendered else self._known_step()
         self.optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()  # type: ignore[no-untyped-call]
+        self._hold_mouths()
         self.optimizer.step()
         self._update_average()
         self.steps += 1
         self.images += self.config.heads * self.config.views * is_rendered
         self.seconds += time.monotonic() - started
         return {name: float(value.detach()) for name, value in losses.items()} if is_rendered else {}
+
+    def _hold_mouths(self) -> None:
+        """Keep the colours inside mouths as they started: the few pixels that show them show lips, too."""
+        for maps in (self.generator.texture.mean, self.generator.texture.basis):
+            if maps.grad is not None:
+                maps.grad.mul_(self.open_texels.to(maps.grad))
 
     def _rendered_step(self, sampling: PatchSampling) -> dict[str, Tensor]:
         """Return the losses of patches, and of what is known of their heads."""
@@ -208,8 +221,9 @@ class Trainer:
 
 def _kind(name: str) -> str:
     """Return which learning rate a parameter has."""
-    if name.endswith((".mean", ".basis")):
+    if name.endswith((".mean", ".basis", ".transfer")):
         return "map"
     if name.startswith("fusion.") and ".conv" in name:
         return "convolution"
-    return "code" if name.startswith(("mapping_network.", "light.", "tint.", "texture.coefficients.")) else ""
+    is_fitted = name.startswith(("mapping_network.", "light.", "clothes.", "tint.", "texture.coefficients."))
+    return "code" if is_fitted else ""

@@ -51,8 +51,8 @@ class PhotoDetail:
     """What the photo shows beyond the rendering of its own view.
 
     Attributes:
-        layer: photo layer minus rendered layer with its mouth shaded and its outline cut to the photo's, at the photo's
-            size. What is added to that differs from the rendering where it was edited, and its outline is cut likewise.
+        layer: photo layer minus rendered layer with its outline cut to the photo's, at the photo's size. What is added
+            to that differs from the rendering where it was edited, and its outline is cut likewise.
         fine: its colours, but for what changes slowly across the photo, such as light.
         camera: the photo's camera.
         depth: rendered distance along the ray, filled where nothing is opaque.
@@ -81,34 +81,22 @@ class CarriedDetail:
     """Detail as posed views see it.
 
     Attributes:
-        layer: what to add to their rendered layers, once these are shaded.
+        layer: what to add to their rendered layers.
         inside: 1 where they see the inside of the mouth; None without a mesh.
-        shade: share of the light that is missing there; None without a mesh.
         seams: 1 next to lines where what is seen side by side lay apart in the photo.
     """
 
     layer: Float[Tensor, "batch 4 size size"]
     inside: Float[Tensor, "batch 1 grid grid"] | None
-    shade: Float[Tensor, "batch 3 grid grid"] | None
     seams: Float[Tensor, "batch 1 size size"]
 
     def added_to(
         self, rendered: Float[Tensor, "batch 4 size size"], share: float
     ) -> Float[Tensor, "batch 4 size size"]:
         """Return rendered layers with a share (0..1) of the detail, smooth across seams, which are known coarsely."""
-        shaded = rendered if self.shade is None else shaded_layer(rendered, self.shade)
-        alpha = shaded[:, 3:] + share * self.layer[:, 3:]
-        whole = torch.cat([cut_colours(shaded, alpha) + share * self.layer[:, :3], alpha], 1)
+        alpha = rendered[:, 3:] + share * self.layer[:, 3:]
+        whole = torch.cat([cut_colours(rendered, alpha) + share * self.layer[:, :3], alpha], 1)
         return torch.lerp(whole, F.avg_pool2d(whole, 5, 1, 2, count_include_pad=False), self.seams)
-
-
-def shaded_layer(
-    layer: Float[Tensor, "batch 4 size size"], shade: Float[Tensor, "batch 3 grid grid"]
-) -> Float[Tensor, "batch 4 size size"]:
-    """Take a share of the light from a layer's colours, also where rendered teeth reach over the mesh's lips."""
-    wide = F.avg_pool2d(F.max_pool2d(shade, 3, 1, 1), 3, 1, 1)
-    light = 1 - _resized(wide, layer.shape[-1])
-    return torch.cat([layer[:, :3] * light, layer[:, 3:]], 1)
 
 
 def cut_colours(
@@ -141,11 +129,10 @@ def make_detail(
     depth = _resized(fill_unseen(depth, (alpha > 0.5).to(depth.dtype)), grid)
     mesh_depth = inside = None
     if mesh is not None:
-        values = torch.cat([_distance(mesh.vertices, camera), mesh.inside[None], mesh.shade], -1)
+        values = torch.cat([_distance(mesh.vertices, camera), mesh.inside[None]], -1)
         seen = see_surface(mesh.vertices, mesh.faces, values, Pose.of_photo(camera), grid)
         mesh_depth = torch.where(seen.is_hit > 0, seen.values[:, :1], seen.values.new_tensor(_FAR))
         inside = is_inside(seen.values[:, 1:2])
-        rendered = shaded_layer(rendered, seen.values[:, 2:])
     smooth_depth = depth if mesh is None else box_blurred(depth, max(1, depth.shape[-1] // 32))
     cut = torch.cat([cut_colours(rendered, person[:, 3:]), rendered[:, 3:]], 1)
     layer = person - cut
@@ -185,7 +172,7 @@ def carry_detail(
         fine, _ = other.show(detail.fine, solid.clamp(0, 1))
         # Opacity stays: hair ends elsewhere on the other side.
         carried = carried + F.pad((1 - weight) * fine, (0, 0, 0, 0, 0, 1))
-    return CarriedDetail(carried, origin.inside, origin.shade, _nearest(seen.jumps, carried.shape[-1]))
+    return CarriedDetail(carried, origin.inside, _nearest(seen.jumps, carried.shape[-1]))
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 The head mesh has teeth and a tongue, but not this person's: where the photo shows upper teeth, the mesh may well show
 its tongue, and detail that is carried along on that surface would break up as soon as the mouth moves. What lies inside
 a mouth is therefore taken from the photo as it is, on the arch of the upper teeth, which does not move with any
-expression; the mesh only says where the inside is seen, then and now. What the photo did not show stays rendered, in
-the little light that comes in between the lips.
+expression; the mesh only says where the inside is seen, then and now. What the photo did not show stays rendered.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from galatea.eg3d.posing import Pose, pose_rays
 from galatea.morphable.actions import ACTION_INDEX
 from galatea.morphable.head import HeadModel
 
-_INSIDE = ("teeth", "tongue", "mouth")
 _STILL = 0.01
 """World units that the jaw moves a tooth by, at the most, for it to be an upper one."""
 _ENVELOPE_STEPS = 4
@@ -29,8 +27,6 @@ _FRONT = 0.75
 """Share of the row's half width that the arch is fitted to; teeth farther back are hardly ever seen."""
 _LEAST_AREA = 2e-4
 """Share of the picture that the inside of a mouth covers, at least, to show anything of use."""
-_WALLS = (0.5, 0.15, 0.12)
-"""Share of red, green and blue light that the walls of a mouth send back."""
 
 
 @dataclass(frozen=True)
@@ -96,32 +92,6 @@ class PhotoMouth:
 def is_open(inside: Float[Tensor, "1 1 grid grid"]) -> bool:
     """Return whether a photo shows anything of use inside the mouth."""
     return float(inside.mean()) > _LEAST_AREA
-
-
-def inside_vertices(mesh: HeadModel) -> Float[Tensor, "vertices 1"]:
-    """Return 1 for vertices that only the inside of the mouth has, 0 for the others."""
-    inside = mesh.mean.new_zeros(len(mesh.mean), 1)
-    is_inside = torch.isin(mesh.part, mesh.part.new_tensor([mesh.part_names.index(name) for name in _INSIDE]))
-    inside[mesh.faces[is_inside].flatten()] = 1
-    inside[mesh.faces[~is_inside].flatten()] = 0
-    return inside
-
-
-def mouth_shade(mesh: HeadModel, vertices: Float[Tensor, "batch vertices 3"]) -> Float[Tensor, "batch vertices 3"]:
-    """Return which share of the red, green and blue light around does not reach vertices: 0 outside the mouth.
-
-    The gap between the lips is taken for a long slit: seen from a distance d behind it, a gap of height h lets in
-    h / sqrt(h^2 + 4 d^2) of what would fall in without lips. Light that the walls send back comes on top, as in a box
-    with that opening. Generators hardly know this dark: their mouths are those of evenly lit pictures.
-    """
-    inside = inside_vertices(mesh)[:, 0].nonzero()[:, 0]
-    lips, behind = vertices[:, mesh.mouth_ring], vertices[:, inside]
-    height = (lips[..., 1].amax(1) - lips[..., 1].amin(1))[:, None]
-    nearest = torch.cdist(behind[..., :2], lips[..., :2]).argmin(-1)
-    depth = (lips[..., 2].gather(1, nearest) - behind[..., 2]).clamp_min(0)
-    let_in = (height / (height.square() + 4 * depth.square()).sqrt())[..., None]
-    light = let_in / (1 - vertices.new_tensor(_WALLS) * (1 - let_in))
-    return torch.zeros_like(vertices).index_copy(1, inside, 1 - light)
 
 
 def teeth_arch(mesh: HeadModel, vertices: Float[Tensor, "batch vertices 3"]) -> TeethArch:

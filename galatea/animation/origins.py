@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from galatea.animation.mouth import inside_vertices, mouth_shade
 from galatea.eg3d.posing import Pose, pose_rays
 from galatea.eg3d.rays import Rays
 from galatea.eg3d.seen_surface import SeenSurface, box_blurred, fill_unseen, see_surface
 from galatea.morphable.head import HeadModel
+from galatea.morphable.mouth_light import inside_vertices
 
 _OUTLINE_WIDTH = 2
 """Pixels by which the mesh's outline may reach beyond the rendered one."""
@@ -37,7 +37,6 @@ class HeadMesh:
         faces: triangles.
         vertices: with each expression.
         inside: 1 for vertices inside the mouth.
-        shade: share of red, green and blue light around that does not reach the vertices.
         skin: 1 for vertices of the skin, 0 for eyes, teeth, ...
         mirror: for each vertex, its mirror image.
     """
@@ -45,7 +44,6 @@ class HeadMesh:
     faces: Int[Tensor, "faces 3"]
     vertices: Float[Tensor, "batch vertices 3"]
     inside: Float[Tensor, "vertices 1"]
-    shade: Float[Tensor, "batch vertices 3"]
     skin: Float[Tensor, "vertices 1"]
     mirror: Int[Tensor, "vertices"]
 
@@ -54,8 +52,7 @@ class HeadMesh:
         """Return the mesh of a head model's vertices."""
         is_skin = model.part == model.part_names.index("skin")
         skin = torch.ones_like(model.mean[:, :1]).index_fill(0, model.faces[~is_skin].flatten(), 0.0)
-        shade = mouth_shade(model, vertices)
-        return cls(model.faces, vertices, inside_vertices(model), shade, skin, model.mirror_vertices)
+        return cls(model.faces, vertices, inside_vertices(model), skin, model.mirror_vertices)
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,6 @@ class Origin:
         alike: 0 for what its mirror image tells nothing about: eyes look the same way, not mirrored ways.
         mirrored: the mirror images of the points; None without a mesh.
         inside: 1 where the views see the inside of the mouth; None without a mesh.
-        shade: share of the light that is missing there; None without a mesh.
     """
 
     points: Float[Tensor, "batch 3 grid grid"]
@@ -78,7 +74,6 @@ class Origin:
     alike: Float[Tensor, "batch 1 grid grid"]
     mirrored: Float[Tensor, "batch 3 grid grid"] | None = None
     inside: Float[Tensor, "batch 1 grid grid"] | None = None
-    shade: Float[Tensor, "batch 3 grid grid"] | None = None
 
 
 def find_origin(
@@ -99,17 +94,17 @@ def find_origin(
     loose = ray_points(rays, box_blurred(depth, max(1, depth.shape[-1] // 32)))
     photo = photo_mesh.vertices
     values = torch.cat([photo, photo[:, mesh.mirror], mesh.inside[None], mesh.skin[None]], -1)
-    values = torch.cat([mesh.vertices, values.expand(len(mesh.vertices), -1, -1), mesh.shade], -1)
+    values = torch.cat([mesh.vertices, values.expand(len(mesh.vertices), -1, -1)], -1)
     seen = see_surface(mesh.vertices, mesh.faces, values, pose, depth.shape[-1])
     points, on_skin, motion = _unexpressed(points, loose, seen, pose)
-    _, _, mirrored, inside, skin, shade = torch.split(seen.values, [3, 3, 3, 1, 1, 3], 1)
+    _, _, mirrored, inside, skin = torch.split(seen.values, [3, 3, 3, 1, 1], 1)
     inside = is_inside(inside)
     # Teeth and tongue of the mesh do not move as this person's do: what has moved, or is next to it, shows nothing.
     is_moved = 1 - torch.exp(-(motion.norm(dim=1, keepdim=True) / _STILL).square())
     still = 1 - F.max_pool2d(inside * is_moved, 3, 1, 1)
     across = points * points.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
     mirrored = torch.lerp(across, mirrored, on_skin)
-    return Origin(points, on_skin, still, 1 - on_skin * (1 - skin), mirrored, inside, shade)
+    return Origin(points, on_skin, still, 1 - on_skin * (1 - skin), mirrored, inside)
 
 
 def _unexpressed(

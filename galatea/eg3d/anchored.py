@@ -20,13 +20,15 @@ from torch import Tensor, nn
 
 from galatea.eg3d.anchored_config import AnchoredConfig
 from galatea.eg3d.carry import VIEWS
+from galatea.eg3d.clothes import Clothes
 from galatea.eg3d.detail import subdivide
 from galatea.eg3d.finishing import RenderedMaps, enlarged, finished
-from galatea.eg3d.fusion import Painted, PlaneFusion, align_static, sample_texture
+from galatea.eg3d.fusion import Boxes, Painted, PlaneFusion, align_static, sample_texture
 from galatea.eg3d.generator import Rendering
 from galatea.eg3d.head_cast import HeadCast, HeadCaster
+from galatea.eg3d.lighting import HarmonicLight, harmonic_shading
 from galatea.eg3d.painters import static_maps, texture_maps
-from galatea.eg3d.painting import HairTint, HarmonicLight, SemanticMapping, harmonic_shading
+from galatea.eg3d.painting import HairTint, SemanticMapping
 from galatea.eg3d.provenance import GeneratorFacts
 from galatea.eg3d.ray_casting import RayCaster
 from galatea.eg3d.rays import Rays, camera_rays
@@ -57,10 +59,11 @@ class AnchoredGenerator(nn.Module):
         self.facts = GeneratorFacts(name="unsaved", kind="anchored")
         self.mesh = HeadModel.load("cpu") if mesh is None else mesh
         self.texture, self.static = texture_maps(config), static_maps(config)
-        self.light = HarmonicLight(config.w_dim)
+        self.light = HarmonicLight(config.w_dim, config.texture_synthesis_size)
+        self.clothes = Clothes(config.w_dim, self.mesh, config.texture_size)
         self.mapping_network = SemanticMapping(config.z_dim, config.w_dim, self.num_ws)
         painted = config.texture_channels + config.static_channels
-        features = config.plane_features + NUM_PAINTED
+        features = config.plane_features + NUM_PAINTED - 3  # the mean colour of hair comes from `tint`
         self.fusion = nn.ModuleList(PlaneFusion(painted, features, config.w_dim) for _ in VIEWS)
         self.tint = HairTint(config.w_dim)
         self.decoder = SurfaceDecoder(config.plane_features, config.num_features)
@@ -175,7 +178,8 @@ class AnchoredGenerator(nn.Module):
         if unknown:
             raise ValueError(f"residuals: expected some of {sorted(self.residual_shapes)}, got {sorted(unknown)}")
         num_texture = self.texture.num_ws
-        reflectance, texture = self.texture(ws[:, :num_texture])
+        bare, texture = self.texture(ws[:, :num_texture])
+        reflectance = self.clothes(ws[:, -1], bare)
         static, _ = self.static(ws[:, num_texture:-1])
         no_tint = static.new_zeros(len(ws), 3, *static.shape[2:])
         return Painted(reflectance, texture, static, self.light(ws[:, -1]), no_tint).add(residuals)
@@ -184,24 +188,29 @@ class AnchoredGenerator(nn.Module):
         self, ws: Float[Tensor, "batch num_ws w_dim"], change: Float[Tensor, "batch 3"]
     ) -> Float[Tensor, "batch num_ws w_dim"]:
         """Return `w_plus` with the hair's colour in white light changed by so much (sRGB, 0..1); the light stays."""
-        last = ws[:, -1] + self.tint.shift(ws[:, -1], self.light, change)
+        kept = (self.light.read, self.light.lamps, self.clothes.read)
+        last = ws[:, -1] + self.tint.shift(ws[:, -1], kept, change)
         return torch.cat([ws[:, :-1], last[:, None]], dim=1)
 
     def view_planes(self, painted: Painted, cast: HeadCast, w: Float[Tensor, "batch w_dim"]) -> ViewPlanes:
         """Return the planes of every view from what `paint` made and the last of `w_plus`; `planes` packs them."""
+        shadow = self.light.shadow(painted.light)
+        size = painted.reflectance.shape[-2:]
+        lit = torch.cat([painted.reflectance, F.interpolate(shadow, size, mode="bilinear", align_corners=False)], dim=1)
+        boxes = Boxes(self.config.box, self.config.static_box, self.template_skull)
         surfaces, features = [], []
         for index, static in enumerate(painted.static.chunk(len(VIEWS), dim=1)):
             seen = cast.views[index]
-            colour = sample_texture(painted.reflectance, seen) * harmonic_shading(painted.light, seen.normal)
+            reflectance, shadow = torch.split(sample_texture(lit, seen), 3, dim=-1)
+            colour = reflectance * (harmonic_shading(painted.light, seen.normal) + shadow) * (1 - seen.shade)
             surface = torch.cat([colour, seen.surface], dim=-1)
-            skulls = (self.template_skull, cast.skull)
-            aligned = align_static(static, skulls, index, (seen.mask.shape[-1] + 1) // 2)
+            aligned = align_static(static, boxes, cast.skull, index, (seen.mask.shape[-1] + 1) // 2)
             surfaces.append(surface)
             features.append(self.fusion[index](surface, seen, (painted.texture, aligned), w))
         changes = F.interpolate(painted.tint, features[0].shape[1:3], mode="bilinear", align_corners=False)
         tint = self.tint(w, painted.light, cast.skull, changes.permute(0, 2, 3, 1))
-        features[0] = features[0] + F.pad(tint, (self.config.plane_features, 0))
-        return ViewPlanes(torch.stack(surfaces, dim=1), torch.stack(features, dim=1))
+        mean_colour = F.pad(tint[:, None], (0, 0, 0, 0, 0, 0, 0, len(VIEWS) - 1))  # it is read from the front
+        return ViewPlanes(torch.stack(surfaces, dim=1), torch.cat([torch.stack(features, dim=1), mean_colour], dim=-1))
 
     def planes(
         self,
@@ -238,7 +247,7 @@ class AnchoredGenerator(nn.Module):
 
     def ray_caster(self, tables: SurfaceTables) -> RayCaster:
         """Return what renders planes, laid out as tables, along rays."""
-        return RayCaster(tables, self.decoder, self.config.box, self.config.sampling)
+        return RayCaster(tables, self.decoder, self.config.box, self.config.static_box, self.config.sampling)
 
     def render(
         self,

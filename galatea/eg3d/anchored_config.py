@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from galatea.eg3d.carry import VIEWS
 from galatea.eg3d.guided_sampling import SurfaceSampling
-from galatea.eg3d.painting import NUM_HARMONICS
+from galatea.eg3d.lighting import NUM_HARMONICS
 from galatea.eg3d.view_planes import Box
 from galatea.errors import ConfigError
 from galatea.morphable.cache import HEAD_VERSION
@@ -35,6 +35,7 @@ class AnchoredConfig:
         num_features: rendered features besides colour.
         neural_rendering_resolution: size of the volume-rendered image.
         box: the cube that the planes cover.
+        static_box: the cube that static planes cover: where hair may be.
         sampling: how rays are sampled.
         head_version: version of the head model whose identity space and atlas the weights belong to.
     """
@@ -44,7 +45,7 @@ class AnchoredConfig:
     texture_channels: int = 16
     texture_size: int = 256
     texture_synthesis_size: int = 64
-    num_texture_maps: int = 25
+    num_texture_maps: int = 29
     static_channels: int = 16
     static_size: int = 64
     static_synthesis_size: int = 32
@@ -55,6 +56,7 @@ class AnchoredConfig:
     num_features: int = 9
     neural_rendering_resolution: int = 128
     box: Box = field(default_factory=Box)
+    static_box: Box = field(default_factory=lambda: Box((0.0, 0.02, 0.03), 0.42))
     sampling: SurfaceSampling = field(default_factory=SurfaceSampling)
     head_version: int = HEAD_VERSION
 

@@ -63,6 +63,7 @@ class ViewCast:
     Attributes:
         uv: texture coordinates, in [0, 1].
         normal: unit normals in world axes.
+        shade: share of the red, green and blue light around that does not get there (`mouth_shade`).
         surface: mask (1 where the view sees the mesh); coordinate of the surface towards the viewer in half boxes,
             continued two texels beyond the outline so that bilinear reads there are sound, -1 elsewhere; and how far
             the normal points to the viewer (0..1).
@@ -70,6 +71,7 @@ class ViewCast:
 
     uv: Float[Tensor, "batch rows columns 2"]
     normal: Float[Tensor, "batch rows columns 3"]
+    shade: Float[Tensor, "batch rows columns 3"]
     surface: Float[Tensor, "batch rows columns 3"]
 
     @property
@@ -185,11 +187,19 @@ def _in_view(vertices: Tensor, view: View, size: int) -> tuple[Tensor, Tensor]:
 def resolve_cast(
     triangles: Int[Tensor, "batch rows columns"],
     vertices: Float[Tensor, "batch vertices 3"],
-    normals: Float[Tensor, "batch vertices 3"],
+    attributes: Float[Tensor, "batch vertices 6"],
     topology: MeshTopology,
     view: View,
 ) -> ViewCast:
-    """Interpolate texture coordinates, depth and normals at the texels of a cast; differentiable in the vertices."""
+    """Interpolate what is known of vertices at the texels of a cast; differentiable in it.
+
+    Args:
+        triangles: seen at each texel, -1 for none.
+        vertices: in half boxes.
+        attributes: of each vertex: unit normal, and share of the light that does not get there.
+        topology: of the mesh.
+        view: the cast's.
+    """
     batch, rows, columns = triangles.shape
     mask: Bool[Tensor, "batch rows columns"] = triangles >= 0
     where = mask.flatten().nonzero()[:, 0]
@@ -201,14 +211,14 @@ def resolve_cast(
     column, row = (where % columns).to(points.dtype), (where // columns % rows).to(points.dtype)
     weights = torch.stack(barycentric(points, column, row), -1)
     uv = (weights[..., None] * topology.uv[triangle]).sum(1)
-    normal = (weights[..., None] * normals.flatten(0, 1)[corner_index]).sum(1)
-    facing = (normal[:, view.depth_axis, None] * view.depth_sign).clamp_min(0)
-    values = torch.cat([uv, normal, (weights * depth).sum(1, keepdim=True), facing], 1)
-    maps = values.new_zeros(batch * rows * columns, 7).index_copy(0, where, values)
-    maps = maps.view(batch, rows, columns, 7)
-    depth = spread_depth(maps[..., 5], mask)
-    surface = torch.stack([mask.to(depth.dtype), depth, maps[..., 6]], dim=-1)
-    return ViewCast(maps[..., :2], maps[..., 2:5], surface)
+    found = (weights[..., None] * attributes.flatten(0, 1)[corner_index]).sum(1)
+    facing = (found[:, view.depth_axis, None] * view.depth_sign).clamp_min(0)
+    values = torch.cat([uv, found, (weights * depth).sum(1, keepdim=True), facing], 1)
+    maps = values.new_zeros(batch * rows * columns, 10).index_copy(0, where, values)
+    maps = maps.view(batch, rows, columns, 10)
+    depth = spread_depth(maps[..., 8], mask)
+    surface = torch.stack([mask.to(depth.dtype), depth, maps[..., 9]], dim=-1)
+    return ViewCast(maps[..., :2], maps[..., 2:5], maps[..., 5:8], surface)
 
 
 def spread_depth(
@@ -227,14 +237,17 @@ def spread_depth(
 
 
 def cast_views(
-    vertices: Float[Tensor, "batch vertices 3"], topology: MeshTopology, sizes: Sequence[int]
+    vertices: Float[Tensor, "batch vertices 3"],
+    shade: Float[Tensor, "batch vertices 3"],
+    topology: MeshTopology,
+    sizes: Sequence[int],
 ) -> tuple[ViewCast, ...]:
-    """Cast heads onto all `VIEWS`; `vertices` in half boxes, one size a view."""
-    normals = vertex_normals(vertices, topology.faces)
+    """Cast heads onto all `VIEWS`; `vertices` in half boxes, `shade` of each as `ViewCast`'s, one size a view."""
+    attributes = torch.cat([vertex_normals(vertices, topology.faces), shade], -1)
     with torch.no_grad():
         triangles = [
             cast_triangles(vertices, topology.faces, view, size) for view, size in zip(VIEWS, sizes, strict=True)
         ]
     return tuple(
-        resolve_cast(seen, vertices, normals, topology, view) for seen, view in zip(triangles, VIEWS, strict=True)
+        resolve_cast(seen, vertices, attributes, topology, view) for seen, view in zip(triangles, VIEWS, strict=True)
     )

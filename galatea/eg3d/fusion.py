@@ -14,9 +14,18 @@ from galatea.eg3d.carry import VIEWS, ViewCast
 from galatea.eg3d.lookup import read_bilinear
 from galatea.eg3d.mapping import FullyConnectedLayer
 from galatea.eg3d.painting import resample_axes
+from galatea.eg3d.view_planes import Box
 
 _GEOMETRY_CHANNELS = 5
 """Mask, depth and normal of a cast."""
+
+
+class Boxes(NamedTuple):
+    """The cubes that a head's planes and its static planes cover, and the mean head's skull in the first."""
+
+    head: Box
+    static: Box
+    skull: Float[Tensor, "3 2"]
 
 
 class Painted(NamedTuple):
@@ -79,7 +88,7 @@ class PlaneFusion(nn.Module):
             w: the last of `w_plus`.
         """
         texture, aligned = painted
-        coarse = ViewCast(*(maps[:, ::2, ::2] for maps in (seen.uv, seen.normal, seen.surface)))
+        coarse = ViewCast(*(maps[:, ::2, ::2] for maps in (seen.uv, seen.normal, seen.shade, seen.surface)))
         by_texel = [sample_texture(texture, coarse), surface[:, ::2, ::2, :_GEOMETRY_CHANNELS], coarse.normal]
         inputs = torch.cat([maps.permute(0, 3, 1, 2) for maps in by_texel] + [aligned.float()], dim=1)
         hidden = self.conv0(inputs.contiguous(memory_format=torch.channels_last)) + self.shift(w)[:, :, None, None]
@@ -89,19 +98,21 @@ class PlaneFusion(nn.Module):
 
 def align_static(
     static: Float[Tensor, "batch channels static_size static_size"],
-    skulls: tuple[Float[Tensor, "3 2"], Float[Tensor, "batch 3 2"]],
+    boxes: Boxes,
+    skull: Float[Tensor, "batch 3 2"],
     index: int,
     size: int,
 ) -> Float[Tensor, "batch channels size size"]:
-    """Move a static plane of view `index` from the template's skull to each head's, and enlarge it to `size`."""
-    template, skull = skulls
+    """Move a static plane of view `index` from the mean head's skull to each head's, onto a plane of `size`."""
     view = VIEWS[index]
     places = (torch.arange(size, device=skull.device, dtype=skull.dtype) + 0.5) * (2 / size) - 1
-    rows, columns = (
-        template[axis, 0] + (places - skull[:, axis, :1]) * (template[axis, 1] / skull[:, axis, 1:])
-        for axis in (view.row_axis, view.column_axis)
-    )
-    return resample_axes(static, rows, columns)
+
+    def along(axis: int) -> Float[Tensor, "batch size"]:
+        on_mean = boxes.skull[axis, 0] + (places - skull[:, axis, :1]) * (boxes.skull[axis, 1] / skull[:, axis, 1:])
+        scale, shift = boxes.head.relate(boxes.static, axis)
+        return on_mean * scale + shift
+
+    return resample_axes(static, along(view.row_axis), along(view.column_axis))
 
 
 def sample_texture(

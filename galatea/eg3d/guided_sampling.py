@@ -21,12 +21,12 @@ class SurfaceSampling:
     Attributes:
         num_search: steps of the search for the surface (distances only, cheap).
         num_surface: decoded samples around the surface.
-        num_free: decoded samples in front of it, or along the whole ray where there is no surface.
+        num_free: decoded samples in front of it, or all the way through where hair may be if there is no surface.
         surface_width: half the length around the surface that `num_surface` samples cover.
         hair_reach: how far in front of the surface free samples start.
     """
 
-    num_search: int = 24
+    num_search: int = 28
     num_surface: int = 5
     num_free: int = 8
     surface_width: float = 0.012
@@ -80,19 +80,32 @@ def find_surface(
 
 @torch.no_grad()
 def guided_depths(
-    tables: SurfaceTables, rays: Rays, box: Box, sampling: SurfaceSampling, generator: torch.Generator | None
+    tables: SurfaceTables,
+    rays: Rays,
+    boxes: tuple[Box, Box],
+    sampling: SurfaceSampling,
+    generator: torch.Generator | None,
 ) -> tuple[Float[Tensor, "batch rays samples"], Float[Tensor, "batch rays"]]:
-    """Return sorted sample depths and the far end of every ray; a generator jitters within strata."""
-    surface, is_hit, near, far = find_surface(tables, rays, box, sampling.num_search)
-    start = torch.where(is_hit, torch.maximum(near, surface - sampling.hair_reach), near)
-    stop = torch.where(is_hit, torch.maximum(surface, start), far)
+    """Return sorted sample depths and the far end of every ray.
+
+    Args:
+        tables: planes.
+        rays: rays.
+        boxes: what the planes cover, and where hair may be.
+        sampling: how many samples.
+        generator: jitters within strata.
+    """
+    surface, is_hit, near, far = find_surface(tables, rays, boxes[0], sampling.num_search)
+    first, last = box_interval(rays, boxes[1])
+    start = torch.where(is_hit, torch.maximum(near, surface - sampling.hair_reach), first)
+    stop = torch.where(is_hit, torch.maximum(surface, start), last)
     share = _strata(surface, sampling.num_free, generator)
     # In front of the surface hair is mostly short: samples crowd towards it.
     share = torch.where(is_hit[..., None], 1 - (1 - share).square(), share)
     free = start[..., None] + (stop - start)[..., None] * share
     around = surface[..., None] + sampling.surface_width * (2 * _strata(surface, sampling.num_surface, generator) - 1)
     depths = torch.cat([free, torch.minimum(torch.maximum(around, near[..., None]), far[..., None])], -1)
-    return depths.sort(-1).values, torch.where(is_hit, torch.minimum(surface + 4 * sampling.surface_width, far), far)
+    return depths.sort(-1).values, torch.where(is_hit, torch.minimum(surface + 4 * sampling.surface_width, far), last)
 
 
 def _strata(like: Tensor, count: int, generator: torch.Generator | None) -> Float[Tensor, "batch rays count"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -12,9 +12,10 @@ from galatea.eg3d.carry import VIEWS, MeshTopology, ViewCast, cast_views
 from galatea.eg3d.view_planes import Box
 from galatea.morphable.actions import ACTION_INDEX
 from galatea.morphable.head import HeadCoefficients, HeadModel
+from galatea.morphable.mouth_light import mouth_shade
 
-_SKULL_HEIGHT = 0.8
-"""The upper part of the head (half boxes from the crown) that static planes are aligned to: it ignores the jaw."""
+_SKULL_HEIGHT = 0.336
+"""The upper part of the head (world units from the crown) that static planes are aligned to: it ignores the jaw."""
 _SKULL_ASPECT = 1.2
 """Height of the skull, from the crown down, in widths."""
 _UPPER_TEETH, _LOWER_TEETH, _TONGUE = (-0.013, 0.007), (-0.008, 0.0), (-0.032, 0.0)
@@ -46,7 +47,7 @@ class HeadCast:
 
     def select(self, index: Int[Tensor, "n"] | slice) -> HeadCast:
         """Return some of the heads."""
-        views = tuple(ViewCast(v.uv[index], v.normal[index], v.surface[index]) for v in self.views)
+        views = tuple(ViewCast(*(getattr(v, f.name)[index] for f in fields(v))) for v in self.views)
         return HeadCast(views, self.skull[index])
 
 
@@ -62,6 +63,8 @@ class HeadCaster:
         self.mesh, self.box = mesh, box
         self.used_vertices = torch.unique(mesh.faces)
         self.teeth, self.tongue = _seat_of_teeth(mesh), _seat_of_tongue(mesh)
+        crown = mesh.mean[self.used_vertices, 1].max()
+        self.upper_vertices = self.used_vertices[mesh.mean[self.used_vertices, 1] > crown - _SKULL_HEIGHT]
 
     def surface(self, head: HeadCoefficients) -> Float[Tensor, "batch vertices 3"]:
         """Return the mesh that is cast, in the world: the head's, with teeth and tongue where people have them."""
@@ -75,21 +78,29 @@ class HeadCaster:
 
     def cast(self, head: HeadCoefficients, plane_size: int) -> HeadCast:
         """Cast heads; differentiable in the coefficients (through depth and normals)."""
-        mesh, vertices = self.mesh, self.vertices(head)
-        topology = MeshTopology(mesh.faces.to(vertices.device), mesh.uv.to(vertices.device).float())
+        mesh, surface = self.mesh, self.surface(head)
+        topology = MeshTopology(mesh.faces.to(surface.device), mesh.uv.to(surface.device).float())
         sizes = [2 * plane_size] * len(VIEWS)
-        return HeadCast(cast_views(vertices, topology, sizes), self.measure_skull(head.identity))
+        views = cast_views(self.box.enter(surface), mouth_shade(mesh, surface), topology, sizes)
+        return HeadCast(views, self.measure_skull(head.identity))
 
     def measure_skull(self, identity: Float[Tensor, "batch num_identity"]) -> Float[Tensor, "batch 3 2"]:
-        """Return centre and half extent (half boxes) of the upper head along each axis, at rest."""
+        """Return centre and half extent (half boxes) of the skull along each axis, at rest.
+
+        The mean head's extents, carried over by the least-squares map of its upper vertices along each axis: what
+        hangs on the head follows all of it. (Extents of each head would follow its farthest vertices only; hair would
+        then sit some 5% of a picture too high or too low.)
+        """
         neutral = self.mesh.vertices(identity, identity.new_zeros(identity.shape[0], 52)).float()
-        neutral = self.box.enter(neutral[:, self.used_vertices.to(neutral.device)])
-        is_skull = (neutral[..., 1] > neutral[..., 1].amax(1, keepdim=True) - _SKULL_HEIGHT)[..., None]
-        low = torch.where(is_skull, neutral, torch.full_like(neutral, 9.0)).amin(1)
-        high = torch.where(is_skull, neutral, torch.full_like(neutral, -9.0)).amax(1)
-        bottom = high[:, 1] - _SKULL_ASPECT * (high[:, 0] - low[:, 0])
-        low = torch.stack([low[:, 0], bottom, low[:, 2]], 1)
-        return torch.stack([(low + high) / 2, (high - low) / 2], dim=-1)
+        found = self.box.enter(neutral[:, self.upper_vertices.to(neutral.device)])
+        mean = self.box.enter(self.mesh.mean[self.upper_vertices.to(self.mesh.mean.device)].to(found))
+        middle = mean.mean(0)
+        centred = mean - middle
+        scale = (centred * found).sum(1) / centred.square().sum(0)
+        low, high = mean.amin(0), mean.amax(0)
+        low = torch.stack([low[0], high[1] - _SKULL_ASPECT * (high[0] - low[0]), low[2]])
+        centre = found.mean(1) + scale * ((low + high) / 2 - middle)
+        return torch.stack([centre, scale * (high - low) / 2], dim=-1)
 
 
 def _seat_of_teeth(mesh: HeadModel) -> Float[Tensor, "vertices 3"]:

@@ -6,16 +6,17 @@ linear read-out of `w`, gives fine detail (skin, brows, lips, eyes, hair outline
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from galatea.eg3d.lighting import harmonic_shading
 from galatea.eg3d.mapping import FullyConnectedLayer
 from galatea.eg3d.synthesis import SynthesisNetwork
 
-NUM_HARMONICS = 9
-"""Spherical harmonics up to degree 2 describe diffuse light to about 1% (Ramamoorthi and Hanrahan 2001)."""
 NUM_TYPICAL_CODES = 256
 """Codes of training people that are kept: enough to start searches from, and to see which fields go together."""
 
@@ -54,6 +55,11 @@ class SemanticMapping(nn.Module):
         self.typical_codes.copy_(codes[chosen])
         self.code_mean.copy_(codes.mean(0))
         self.code_std.copy_(codes.std(0))
+        self.measure_average(codes)
+
+    @torch.no_grad()
+    def measure_average(self, codes: Float[Tensor, "n z_dim"]) -> None:
+        """Remember the mean w of a population."""
         self.w_avg.copy_(self(codes)[:, 0].mean(0))
 
     def forward(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch num_ws w_dim"]:
@@ -113,32 +119,6 @@ class MixedMaps(nn.Module):
         return smooth + self.mean + mix.view(-1, *self.basis.shape[1:]), painted[:, num_fine:]
 
 
-class HarmonicLight(nn.Module):
-    """Diffuse light from all directions, read from `w`; starts as plain white light."""
-
-    def __init__(self, w_dim: int) -> None:
-        super().__init__()
-        self.read = FullyConnectedLayer(w_dim, 3 * NUM_HARMONICS)
-        nn.init.zeros_(self.read.weight)
-
-    def forward(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch 27 1 1"]:
-        """Return how much of each harmonic, in red, green and blue, differs from white light."""
-        # Light would lose steps in half precision.
-        with torch.autocast(w.device.type, enabled=False):
-            light: Tensor = self.read(w.float())
-        return light[..., None, None]
-
-
-def harmonic_shading(
-    light: Float[Tensor, "batch 27 1 1"], normal: Float[Tensor, "batch rows columns 3"]
-) -> Float[Tensor, "batch rows columns 3"]:
-    """Return the light that falls on surfaces of these normals; 1 is full white light."""
-    with torch.autocast(light.device.type, enabled=False):
-        coefficients = light.float().view(-1, NUM_HARMONICS, 3)
-        falling: Tensor = 1.0 + (harmonics(normal.float()).flatten(1, 2) @ coefficients).view(normal.shape)
-    return falling
-
-
 class HairTint(nn.Module):
     """Colour of the hair, read from `w`, in the light that falls on a ball in the skull's place."""
 
@@ -174,19 +154,13 @@ class HairTint(nn.Module):
 
     @torch.no_grad()
     def shift(
-        self, w: Float[Tensor, "batch w_dim"], light: HarmonicLight, change: Float[Tensor, "batch 3"]
+        self, w: Float[Tensor, "batch w_dim"], kept: Sequence[FullyConnectedLayer], change: Float[Tensor, "batch 3"]
     ) -> Float[Tensor, "batch w_dim"]:
-        """Return the smallest change of `w` that adds to the colour and leaves the light as it is."""
-        rows = torch.cat([layer.weight * layer.weight_gain for layer in (self.read, light.read)]).float()
+        """Return the smallest change of `w` that adds to the colour and leaves what other layers read as it is."""
+        rows = torch.cat([layer.weight * layer.weight_gain for layer in (self.read, *kept)]).float()
         wanted = F.pad(change.float(), (0, len(rows) - 3))
         moved: Tensor = wanted @ torch.linalg.pinv(rows).T
         return moved.to(w.dtype)
-
-
-def harmonics(normal: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 9"]:
-    """Return real spherical harmonics of degree 0 to 2, without their constant factors."""
-    x, y, z = normal.unbind(-1)
-    return torch.stack([torch.ones_like(x), x, y, z, x * y, y * z, x * z, x * x - y * y, 3 * z * z - 1], dim=-1)
 
 
 def resample_axes(

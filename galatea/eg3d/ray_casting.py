@@ -27,19 +27,21 @@ class RayCaster:
         tables: planes.
         decoder: from planes to colour and density at points.
         box: the cube that the planes cover.
+        hair_box: the cube in which hair may be.
         sampling: how rays are sampled.
     """
 
     tables: SurfaceTables
     decoder: SurfaceDecoder
     box: Box
+    hair_box: Box
     sampling: SurfaceSampling
 
     def render(
         self, rays: Rays, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "batch rays channels"], Float[Tensor, "batch rays 1"], Float[Tensor, "batch rays 1"]]:
         """Return colour [0,1] and features times opacity, alpha and depth along rays (as many heads as ray batches)."""
-        depths, ends = guided_depths(self.tables, rays, self.box, self.sampling, generator)
+        depths, ends = guided_depths(self.tables, rays, (self.box, self.hair_box), self.sampling, generator)
         points = rays.origins[..., None, :] + depths[..., None] * rays.directions[..., None, :]
         values, density = self.decoder(self.tables, self.box.enter(points).flatten(1, 2))
         values = values.view(*depths.shape, -1)

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from galatea.eg3d.view_planes import DEPTH, FACING, MASK, SurfaceTables, read_views
 
-_NEARNESS = 0.05
+_NEARNESS = 0.044
 """Distance from a view's surface (half boxes) at which its colour counts for 1/e."""
-_SPARE, _SPARE_NEARNESS = 3e-3, 0.2
+_SPARE, _SPARE_NEARNESS = 3e-3, 0.175
 """Weight and reach (half boxes) of colours where no view sees the surface well."""
-_MIDLINE = 0.06
+_MIDLINE = 0.052
 """Side planes fade in over this |x| (half boxes), so that left and right meet without a seam."""
 
 

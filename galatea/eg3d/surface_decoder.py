@@ -15,8 +15,9 @@ from galatea.eg3d.mapping import FullyConnectedLayer
 from galatea.eg3d.surface import side_fade, surface_colour, surface_distances
 from galatea.eg3d.view_planes import SurfaceTables, read_views
 
-NUM_PAINTED = 3
-"""The last features of the planes are a colour: that of whatever is not the head's surface, hair above all."""
+NUM_PAINTED = 7
+"""The last features of the planes say the colour of whatever is not the head's surface, hair above all: how much
+brighter than its mean colour it is (share), what else is added to it (3), and that mean colour (3)."""
 _NUM_DISTANCE_INPUTS = 9
 """Coarse and fine signed distances and nearness, for the three views read at a point."""
 
@@ -51,14 +52,15 @@ class SurfaceDecoder(nn.Module):
         distances = surface_distances(views, q, tables)
         base, near, confidence = surface_colour(views, q, distances)
         both = front + side * fade + top
-        features, painted = both[..., :-NUM_PAINTED], both[..., -NUM_PAINTED:]
-        inputs = [features, torch.tanh(4 * distances), torch.tanh(30 * distances), near]
+        features, brighter, added, mean = torch.split(both, [both.shape[-1] - NUM_PAINTED, 1, 3, 3], -1)
+        painted = added + mean * (1 + brighter)
+        inputs = [features, torch.tanh(5 * distances), torch.tanh(35 * distances), near]
         x = torch.cat([*inputs, base, confidence], dim=-1)
         raw = self.out(self.fc1(self.fc0(x))).float()
         on_surface = torch.sigmoid(raw[..., :1] + 3.0) * confidence
         colour = base * on_surface + painted * (1 - on_surface) + raw[..., 3:6]
         sharpness = self.log_sharpness.exp()
-        offset = 0.1 * torch.tanh(raw[..., 1])
+        offset = 0.09 * torch.tanh(raw[..., 1])
         density = sharpness * torch.sigmoid(-(distances.amax(-1) + offset) * sharpness) + 30 * F.softplus(
             raw[..., 2] - 6.0
         )

@@ -21,12 +21,16 @@ NUM_SURFACE_CHANNELS = 6
 class Box:
     """The cube that the planes cover, in world units."""
 
-    centre: tuple[float, float, float] = (0.0, 0.02, 0.03)
-    half: float = 0.42
+    centre: tuple[float, float, float] = (0.0, -0.015, 0.03)
+    half: float = 0.48
 
     def enter(self, points: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
         """Return points in half boxes: [-1, 1] inside."""
         return (points - torch.tensor(self.centre, device=points.device, dtype=points.dtype)) / self.half
+
+    def relate(self, other: Box, axis: int) -> tuple[float, float]:
+        """Return scale and shift that turn this box's coordinates along an axis into another's."""
+        return self.half / other.half, (self.centre[axis] - other.centre[axis]) / other.half
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from galatea.eg3d.anchored import AnchoredGenerator
-from galatea.eg3d.painting import NUM_HARMONICS, harmonics
+from galatea.eg3d.lighting import NUM_HARMONICS, harmonics
 from galatea.eg3d.posing import Pose
 from galatea.eg3d.seen_surface import see_surface
 from galatea.inversion.binding import PortraitGenerator, cast_once

@@ -89,7 +89,7 @@ def test_a_seed_is_a_person(generator: Path, tmp_path: Path) -> None:
         assert result.exit_code == 0, said(result)
     first, again, other = (file.read_bytes() for file in files)
     assert first == again
-    assert np.ptp(read(files[0]).vertices, axis=0).max() <= 1
+    assert np.ptp(read(files[0]).vertices, axis=0).max() <= 1.1  # the box, and a cell around it
     assert first != other
 
 

@@ -21,12 +21,12 @@ def pose_at(camera, yaw):
     return Pose(camera, torch.tensor([[yaw, 0.0, 0.0]]))
 
 
-def head_mesh(faces, vertices, shade=None):
+def head_mesh(faces, vertices):
     """A mesh that is all skin, mirrored as the sphere is."""
     outside, skin = torch.zeros(vertices.shape[1], 1), torch.ones(vertices.shape[1], 1)
     resting = vertices[0]
     mirror = torch.cdist(resting * torch.tensor([-1.0, 1.0, 1.0]), resting).argmin(-1)
-    return HeadMesh(faces, vertices, outside, torch.zeros_like(vertices) if shade is None else shade, skin, mirror)
+    return HeadMesh(faces, vertices, outside, skin, mirror)
 
 
 def interior(alpha):
@@ -150,19 +150,3 @@ def test_behind_an_outline_motion_comes_from_what_is_beside_at_the_same_depth():
     found, is_beside = motion_from_beside(motion, 1 - wanted, wanted, depth)
     torch.testing.assert_close(is_beside, wanted)
     torch.testing.assert_close(found[0, :, :, 4], torch.tensor([0.0, 2.0, 0.0])[:, None].expand(3, 8))
-
-
-def test_a_shaded_mesh_darkens_the_rendering_and_leaves_the_photo_s_own_view_as_it_is(camera, sphere):
-    vertices, faces = sphere.mesh()
-    person, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
-    half = torch.full_like(vertices, 0.5)
-    half[..., 2] = 0.25
-    mesh = head_mesh(faces, vertices, half)
-    rendered = 0.8 * person
-    detail = make_detail(person, rendered, camera, depth, alpha, mesh, grid=SIZE)
-    carried = carry_detail(detail, pose_at(camera, 0.0), depth, alpha, mesh)
-    where = interior(alpha)[:, 0]
-    seen = [carried.added_to(rendered, share).movedim(1, -1)[where] for share in (0.0, 1.0)]
-    true, drawn = (layer.movedim(1, -1)[where] for layer in (person, rendered))
-    torch.testing.assert_close(seen[0], drawn * torch.tensor([0.5, 0.5, 0.75, 1.0]))
-    torch.testing.assert_close(seen[1], true, atol=2e-3, rtol=0)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from galatea.animation.mouth import PhotoMouth, TeethArch, inside_vertices, is_open, mouth_shade, teeth_arch
+from galatea.animation.mouth import PhotoMouth, TeethArch, is_open, teeth_arch
 from galatea.cameras import orbit, project
 from galatea.eg3d.head_cast import HeadCaster
 from galatea.eg3d.posing import Pose, own_angles, pose_rays
@@ -58,35 +58,6 @@ def test_a_tooth_is_seen_where_it_went_and_nothing_where_the_photo_s_mouth_was_s
     assert float(weight[..., : row - 12, :].max()) == 0
     assert is_open(inside)
     assert not is_open(torch.zeros_like(inside))
-
-
-def test_lips_belong_to_the_outside(mesh):
-    inside = inside_vertices(mesh)[:, 0]
-    assert 0 < inside.mean() < 0.2
-    skin = mesh.faces[mesh.part == mesh.part_names.index("skin")]
-    assert inside[skin.flatten()].max() == 0
-
-
-def test_a_mouth_is_darker_farther_back_and_lighter_when_it_opens(mesh):
-    expression = torch.zeros(2, 52)
-    expression[:, ACTION_INDEX["jawOpen"]] = torch.tensor([0.2, 0.8])
-    vertices = mesh.vertices(torch.zeros(2, mesh.num_identity), expression)
-    shade = mouth_shade(mesh, vertices)
-    inside = inside_vertices(mesh)[:, 0] > 0
-    assert shade[:, ~inside].max() == 0
-    assert shade.max() < 1
-    teeth, throat = (_inside(mesh, inside, name) for name in ("teeth", "mouth"))
-    front = teeth[mesh.mean[teeth, 2].argsort()[-8:]]
-    back = throat[mesh.mean[throat, 2].argsort()[:8]]
-    assert (shade[:, front].mean(1) < shade[:, back].mean(1)).all()
-    assert (shade[1, front] < shade[0, front]).all()
-    # What walls send back is red.
-    assert (shade[:, back, 0] < shade[:, back, 2]).all()
-
-
-def _inside(mesh, inside, name):
-    vertices = torch.unique(mesh.faces[mesh.part == mesh.part_names.index(name)])
-    return vertices[inside[vertices]]
 
 
 @pytest.mark.parametrize("jaw_open", [0.35, 0.8])

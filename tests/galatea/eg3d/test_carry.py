@@ -24,10 +24,14 @@ def sphere(radius=0.5, rings=24):
     return vertices, MeshTopology(faces, uv[faces])
 
 
+def all_views(vertices, topology):
+    return cast_views(vertices, vertices.detach() * 0.5, topology, [SIZE] * len(VIEWS))
+
+
 @pytest.fixture(scope="module")
 def casts():
     vertices, topology = sphere()
-    return cast_views(vertices[None], topology, [SIZE] * len(VIEWS))
+    return all_views(vertices[None], topology)
 
 
 def texel_coordinates():
@@ -57,10 +61,18 @@ def test_normals_of_a_sphere_point_outwards(casts, index):
     assert casts[index].surface[0, ..., 2][inner].min() > 0.5
 
 
+def test_shade_is_interpolated(casts):
+    rows, columns = texel_coordinates()
+    inner = rows**2 + columns**2 < 0.4**2
+    shade = casts[0].shade[0]
+    assert (shade[..., 0] - 0.5 * columns)[inner].abs().max() < 0.02
+    assert (shade[..., 1] - 0.5 * rows)[inner].abs().max() < 0.02
+
+
 def test_uv_is_interpolated():
     vertices = torch.tensor([[-0.9, -0.9, 0.1], [0.9, -0.9, 0.1], [-0.9, 0.9, 0.1]])
     topology = MeshTopology(torch.tensor([[0, 1, 2]]), torch.tensor([[[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]]))
-    front = cast_views(vertices[None], topology, [SIZE] * len(VIEWS))[0]
+    front = all_views(vertices[None], topology)[0]
     rows, columns = texel_coordinates()
     mask = front.mask[0] > 0
     assert mask.sum() > 300
@@ -84,7 +96,7 @@ def test_back_faces_and_what_lies_outside_are_not_seen():
 
 def test_a_batch_gives_what_its_members_give(casts):
     vertices, topology = sphere()
-    both = cast_views(torch.stack([vertices, vertices * 0.8]), topology, [SIZE] * len(VIEWS))
+    both = all_views(torch.stack([vertices, vertices * 0.8]), topology)
     assert torch.equal(both[1].uv[0], casts[1].uv[0])
     assert both[1].mask[1].sum() < both[1].mask[0].sum()
 
@@ -92,7 +104,7 @@ def test_a_batch_gives_what_its_members_give(casts):
 def test_depth_has_gradients_in_the_vertices():
     vertices, topology = sphere()
     vertices = vertices[None].clone().requires_grad_(True)
-    front = cast_views(vertices, topology, [SIZE] * len(VIEWS))[0]
+    front = all_views(vertices, topology)[0]
     (front.surface[..., 1] * front.mask).sum().backward()
     assert torch.isfinite(vertices.grad).all()
     assert vertices.grad[..., 2].sum() > 1

@@ -91,9 +91,9 @@ def test_the_built_in_head_has_the_size_of_a_head() -> None:
     assert len(largest.vertices) > 0.9 * len(found.vertices)
     width, height, depth = largest.extents
     # 0.27 units are 10 cm: the head with the beginning of the shoulders, within the box of its planes.
-    assert 0.4 < width <= 0.9
-    assert 0.6 < height <= 0.9
-    assert 0.4 < depth <= 0.9
+    assert 0.4 < width <= 1.0
+    assert 0.6 < height <= 1.0
+    assert 0.4 < depth <= 1.0
     face = found.colours[found.vertices[:, 2] > np.quantile(found.vertices[:, 2], 0.8)]
     assert 0.2 < face.mean() < 0.95
 
