@@ -22,6 +22,7 @@ from galatea.faces.packs import FacePack
 from galatea.images import decode_grey, decode_image, encode_webp, to_tensor, to_uint8
 from galatea.inversion.binding import PortraitGenerator, mesh_of
 from galatea.inversion.inverting import GeneratorIdentity, Inversion, InversionConfig, invert
+from galatea.inversion.lifting import LiftingConfig
 from galatea.inversion.objective import LossWeights
 from galatea.inversion.pivotal import TuningConfig
 from galatea.inversion.projector import LatentStatistics, ProjectionConfig, latent_statistics
@@ -50,6 +51,8 @@ _RANGES = {
     "map_lr": (0, 10),
     "hair_lr": (0, 10),
     "delta_lr": (0, 10),
+    "lift_steps": (0, 1000),
+    "lift_size": (4, 4096),
     "side_weight": (0, 1000),
 }
 
@@ -80,6 +83,10 @@ class InvertConfig(FaceModels):
     """The same for maps of hair and clothes."""
     delta_lr: float = TuningConfig.delta_lr
     """Learning rate of weight changes, for generators without residual maps."""
+    lift_steps: int = LiftingConfig.num_steps
+    """Corrections that lift the photo's detail into the texture; 0 leaves it as soft as tuning does."""
+    lift_size: int = LiftingConfig.size
+    """Texels per side of the texture that it is lifted into."""
     side_weight: float = TuningConfig.side_weight
     """How strongly side views are held to the shape before tuning."""
 
@@ -119,6 +126,7 @@ class InvertConfig(FaceModels):
                 side_weight=self.side_weight,
             ),
             LossWeights(),
+            LiftingConfig(self.lift_steps, self.lift_size),
         )
 
 

@@ -8,8 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.inversion.binding import PortraitGenerator, TunedView, View, full_maps
 from galatea.inversion.capsule import Capsule
+from galatea.inversion.lifting import LiftingConfig, lift_texture
 from galatea.inversion.objective import LossWeights, Objective, shown
 from galatea.inversion.pivotal import TuningConfig, tune
 from galatea.inversion.projector import LatentStatistics, ProjectionConfig, project
@@ -25,11 +27,13 @@ class InversionConfig:
         projection: of the latent.
         tuning: of the residual maps or weight changes.
         losses: weights of the loss terms.
+        lifting: of the photo into the texture, where a generator has one.
     """
 
     projection: ProjectionConfig = field(default_factory=ProjectionConfig)
     tuning: TuningConfig = field(default_factory=TuningConfig)
     losses: LossWeights = field(default_factory=LossWeights)
+    lifting: LiftingConfig = field(default_factory=LiftingConfig)
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,12 @@ def invert(
         parameter.requires_grad_(False)
     projection = project(generator, target, objective, statistics, config.projection)
     tuning = tune(generator, target, projection, objective, config.tuning)
+    residuals = tuning.residuals
+    if isinstance(generator, AnchoredGenerator):
+        residuals = lift_texture(generator, target, projection.w_plus, residuals, config.lifting)
     with torch.no_grad():
         view = View(target.camera, generator.neural_rendering_resolution)
-        args = (projection.w_plus, target.head, full_maps(generator, tuning.residuals), [view])
+        args = (projection.w_plus, target.head, full_maps(generator, residuals), [view])
         (rendering,) = TunedView(generator).with_delta(tuning.delta, *args)
         reconstruction = shown(rendering, target.background)
         quality = psnr(reconstruction, target.image, target.face), ssim(reconstruction, target.image, target.face)
@@ -99,7 +106,7 @@ def invert(
             expression=coefficients[1][index],
             generator=identity.name,
             generator_sha256=identity.sha256,
-            residuals={name: value[index] for name, value in tuning.residuals.items()},
+            residuals={name: value[index] for name, value in residuals.items()},
             delta=tuning.delta,
             metrics={
                 "psnr": float(quality[0][index]),

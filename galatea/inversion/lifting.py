@@ -1,0 +1,194 @@
+"""Lifting the photo into the texture: what tuning left over, carried from the pixels to the texels that they show.
+
+Tuning compares small images, because every step renders and differentiates all of them; so its texture is coarse. The
+rest needs no gradients: a texel's reflectance is wrong by about the error of the pixel that shows it, over the light
+that falls there. Corrected a few times (Landweber's iteration, with a look-up in place of the projection's transpose),
+the rendering has the photo's own detail, on the surface, and it turns with the head. Pixels of hair correct the hair's
+colour, which is a map seen from the front, in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from galatea.cameras import project, unpack_label
+from galatea.eg3d.anchored import AnchoredGenerator
+from galatea.eg3d.atlas import AtlasTexels
+from galatea.eg3d.lighting import harmonic_shading
+from galatea.eg3d.posing import Pose
+from galatea.eg3d.rays import camera_rays
+from galatea.eg3d.seen_surface import SeenSurface, see_surface
+from galatea.eg3d.view_planes import Box
+from galatea.errors import ConfigError
+from galatea.inversion.binding import cast_once, full_maps
+from galatea.inversion.hidden_texture import texture_visibility
+from galatea.inversion.objective import layer_of, shown
+from galatea.inversion.open_maps import open_texture
+from galatea.inversion.target import InversionTarget
+from galatea.morphable.head import HeadCoefficients, vertex_normals
+from galatea.morphable.mouth_light import inside_vertices
+
+_LEAST_LIGHT = 0.3
+"""Light (1 is full white) that a texel is taken to have at least: errors in deep shadow say little of reflectance."""
+_LARGEST_STEP = 0.3
+"""Largest correction of a reflectance."""
+_IN_FRONT = 0.02
+"""World units by which the rendered surface may lie before a texel; more, and hair hides it."""
+_SPARSE_HAIR = 0.3
+"""Pixels of hair that are added to those of a texel: fewer tell little."""
+_RIM = 3
+"""Pixels that the inside of a mouth is widened to: its errors are not the lips'."""
+
+
+@dataclass(frozen=True)
+class LiftingConfig:
+    """How the photo is lifted into the texture.
+
+    Attributes:
+        num_steps: corrections; 0 leaves the texture as it was tuned.
+        size: texels per side of the texture that the photo is lifted into, at most the generator's.
+    """
+
+    num_steps: int = 5
+    size: int = 192
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: naming the field.
+        """
+        for name, low in (("num_steps", 0), ("size", 4)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"lifting.{name}: expected at least {low}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class _Texels:
+    """Texels of the atlas, n of them, as photos see them.
+
+    Attributes:
+        places: in the photos, for `grid_sample`.
+        distance: from the camera.
+        light: that gets there.
+        rows, columns: in the atlas.
+    """
+
+    places: Float[Tensor, "batch n 2"]
+    distance: Float[Tensor, "batch n"]
+    light: Float[Tensor, "batch n 3"]
+    rows: Int[Tensor, "n"]
+    columns: Int[Tensor, "n"]
+
+
+@torch.no_grad()
+def lift_texture(
+    generator: AnchoredGenerator,
+    target: InversionTarget,
+    w_plus: Float[Tensor, "batch num_ws w_dim"],
+    residuals: Mapping[str, Tensor],
+    config: LiftingConfig,
+) -> dict[str, Tensor]:
+    """Return residual maps whose fine texture and hair have the photo's detail.
+
+    Args:
+        generator: whose texture it is.
+        target: photos.
+        w_plus: their latents.
+        residuals: as tuned; they may lack the texture.
+        config: how.
+    """
+    maps, head = dict(residuals), target.head
+    if head is None or not config.num_steps:
+        return maps
+    size = min(config.size, generator.config.texture_size)
+    visibility = texture_visibility(generator.mesh, head, target.camera, size)
+    is_open = open_texture(generator.mesh, size).to(target.image)
+    light = generator.light(w_plus[:, -1])
+    light = light + maps.get("light", torch.zeros_like(light))
+    texels, cast = _see_texels(generator, head, target.camera, light, size), cast_once(generator, head)
+    small = target.at(min(size, generator.neural_rendering_resolution))
+    seen = _see_mesh(generator, head, target.camera, small.image.shape[-1])
+    lips = 1 - F.max_pool2d((seen.values[:, 1:] > 0.5).to(small.image.dtype), _RIM, 1, _RIM // 2)
+    texture = _at_size(maps.get("texture"), small.image.new_zeros(len(small.image), 3, size, size))
+    tint = _at_size(maps.get("tint"), small.image.new_zeros(len(small.image), *generator.residual_shapes["tint"]))
+    for _ in range(config.num_steps):
+        lifted = full_maps(generator, maps | {"texture": texture, "tint": tint})
+        rendering = generator.render(generator.planes(w_plus, cast, lifted), target.camera, w_plus)
+        error = (small.image - shown(rendering, small.background)) / 2
+        alpha = layer_of(rendering, small.image.shape[-1])[1]
+        depth = F.interpolate(rendering.depth, error.shape[-2:], mode="bilinear", align_corners=False)
+        correction = _correction(texels, torch.cat([error * alpha * lips, depth], 1), size)
+        texture = texture + visibility.seen * is_open * correction
+        is_hair = alpha * small.matte * (1 - seen.is_hit * (depth > seen.values[:, :1] - _IN_FRONT))
+        tint = tint + _hair_correction(generator.config.box, target.camera, torch.cat([error, depth, is_hair], 1), tint)
+    return maps | {"texture": visibility.complete(texture) * is_open, "tint": tint}
+
+
+def _at_size(maps: Tensor | None, zeros: Float[Tensor, "batch channels size size"]) -> Tensor:
+    """Return maps at the size of zeros, which stand for maps that are not there."""
+    if maps is None:
+        return zeros
+    return F.interpolate(maps, zeros.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _hair_correction(
+    box: Box, camera: Float[Tensor, "batch 25"], maps: Float[Tensor, "batch 5 r r"], tint: Float[Tensor, "batch 3 s s"]
+) -> Float[Tensor, "batch 3 s s"]:
+    """Return, for a map of the hair's colour, the mean error of pixels (error, depth, share of hair) in every texel."""
+    error, depth, weight = torch.split(maps.flatten(2).transpose(1, 2), [3, 1, 1], -1)
+    rays, size = camera_rays(camera, maps.shape[-1]), tint.shape[-1]
+    places = box.enter(rays.origins + depth * rays.directions)[..., :2]
+    texel = ((places * 0.5 + 0.5) * size).long().clamp(0, size - 1)
+    row = texel[..., 1] * size + texel[..., 0] + torch.arange(len(tint), device=tint.device)[:, None] * size**2
+    values = torch.cat([error * weight, weight], -1).flatten(0, 1)
+    total = values.new_zeros(len(tint) * size**2, 4).index_add(0, row.flatten(), values)
+    mean = total[:, :3] / (total[:, 3:] + _SPARSE_HAIR)
+    return mean.view(len(tint), size, size, 3).permute(0, 3, 1, 2)
+
+
+def _correction(texels: _Texels, maps: Float[Tensor, "batch 4 r r"], size: int) -> Float[Tensor, "batch 3 size size"]:
+    """Return how far the reflectance of texels is off by errors and depth of their pixels; 0 where hair hides them."""
+    read = F.grid_sample(maps, texels.places[:, None], align_corners=False, padding_mode="border")[:, :, 0]
+    error, depth = read[:, :3].transpose(1, 2), read[:, 3]
+    is_shown = (2 - (texels.distance - depth) / _IN_FRONT).clamp(0, 1)[..., None]
+    change = (error / texels.light.clamp_min(_LEAST_LIGHT)).clamp(-_LARGEST_STEP, _LARGEST_STEP) * is_shown
+    atlas = maps.new_zeros(len(maps), 3, size, size)
+    atlas[:, :, texels.rows, texels.columns] = change.transpose(1, 2)
+    return atlas
+
+
+def _see_texels(
+    generator: AnchoredGenerator,
+    head: HeadCoefficients,
+    camera: Float[Tensor, "batch 25"],
+    light: Float[Tensor, "batch 27 1 1"],
+    size: int,
+) -> _Texels:
+    """Return how cameras see the texels of an atlas of `size` on lit heads."""
+    mesh, texels = generator.mesh, AtlasTexels.of(generator.mesh, size)
+    vertices = generator.caster.surface(head)
+    both = torch.cat([vertices, vertex_normals(vertices, mesh.faces)], -1)
+    points, normals = torch.split(texels.interpolate(both[:, mesh.faces]), 3, dim=-1)
+    image, _ = project(points, camera)
+    distance = (points - unpack_label(camera)[0][:, None, :3, 3]).norm(dim=-1)
+    shadow = F.interpolate(generator.light.shadow(light), (size, size), mode="bilinear", align_corners=False)
+    falling = harmonic_shading(light, F.normalize(normals, dim=-1)[:, None])[:, 0]
+    falling = falling + shadow[:, :, texels.rows, texels.columns].transpose(1, 2)
+    return _Texels(image * 2 - 1, distance, falling, texels.rows, texels.columns)
+
+
+def _see_mesh(
+    generator: AnchoredGenerator, head: HeadCoefficients, camera: Float[Tensor, "batch 25"], size: int
+) -> SeenSurface:
+    """Return the distance of the mesh from cameras, and 1 where it is the inside of a mouth."""
+    mesh, vertices = generator.mesh, generator.caster.surface(head)
+    distance = (vertices - unpack_label(camera)[0][:, None, :3, 3]).norm(dim=-1, keepdim=True)
+    values = torch.cat([distance, inside_vertices(mesh).expand(len(vertices), -1, -1)], -1)
+    return see_surface(vertices, mesh.faces, values, Pose.of_photo(camera), size)
