@@ -5,8 +5,8 @@
 Prints and writes `figures.json`: reconstruction (PSNR over the image and by part, opacity, correlation in eyes and
 mouth), Frechet distance (`training.distribution`), landmarks (the face reader's on rendering and truth, share of the
 inter-pupil distance), identity (dlib distance between views of one head, and between heads), expression (correlation of
-asked and re-read coefficients), photos (`training.photo_figures`); and pictures: `holdout.png`, `views.png`,
-`expressions.png`, `semantics.png`, `normals.png`, `photos.png`.
+asked and re-read coefficients), groups of people (`training.groups`), photos (`training.photo_figures`); and pictures:
+`holdout.png`, `views.png`, `expressions.png`, `semantics.png`, `normals.png`, `photos.png`.
 """
 
 from __future__ import annotations
@@ -24,25 +24,24 @@ from galatea.eg3d.checkpoint import load_generator
 from galatea.errors import ConfigError
 from galatea.faces.packs import open_pack
 from stages.invert import InvertConfig
-from training.distribution import frechet_distance
 from training.expression_figures import expression_correlations
+from training.groups import figures_by_group
 from training.head_images import HeadImages
 from training.held_out import identity_distances, landmark_error
 from training.photo_figures import photo_figures
-from training.reconstruction import evaluate, reconstruct, write_sheet
+from training.reconstruction import evaluate, write_sheet
 from training.sheets import expressions_sheet, normals_sheet, semantics_sheet, views_sheet
 
 logger = logging.getLogger(__name__)
+NUM_GROUP_IMAGES = 128
+"""Images that groups of people are compared on."""
 
 
 def measure(generator: AnchoredGenerator, data: HeadImages, num_images: int) -> dict[str, Any]:
     """Return all figures on held-out heads."""
     pack = open_pack()
-    index = np.linspace(0, len(data) - 1, num_images).astype(int)
-    found, truth, _ = reconstruct(generator, data, index)
     figures: dict[str, Any] = {"sha256": generator.sha256, "images": num_images}
     figures |= evaluate(generator, data, num_images)
-    figures["frechet"] = frechet_distance(found[:, :3], truth[:, :3])
     figures |= landmark_error(generator, data, pack, num_images)
     figures |= identity_distances(generator, data, pack, max(2, num_images // 4))
     correlations = expression_correlations(generator, data, pack, max(1, num_images // 16))
@@ -66,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     data = HeadImages(options.holdout, limit=512)
     figures = measure(generator, data, options.images)
+    figures["groups"] = figures_by_group(generator, data, NUM_GROUP_IMAGES)
     if options.photos is not None:
         sheet = options.out / "photos.png"
         figures["photos"] = photo_figures(generator, open_pack(), options.photos, InvertConfig(), sheet)

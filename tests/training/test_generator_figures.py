@@ -7,6 +7,7 @@ from galatea.cameras import orbit
 from galatea.eg3d.mapping import FullyConnectedLayer
 from training.appearance import fit_readout
 from training.distribution import frechet_distance
+from training.groups import groups_of
 from training.sheets import depth_normals
 
 
@@ -36,3 +37,25 @@ def test_a_plane_across_the_view_has_normals_towards_the_camera():
     depth = (distance * (1 + x**2 + y**2).sqrt())[None, None]
     normals = depth_normals(depth, torch.ones_like(depth), label)
     assert torch.allclose(normals[0, :, 8:24, 8:24].mean((1, 2)), torch.tensor([0.0, 0.0, 1.0]), atol=0.02)
+
+
+def test_everybody_belongs_to_one_group_of_a_kind():
+    fields = {
+        "gender": (0, 1),
+        "age": (1, 2),
+        "african": (2, 3),
+        "asian": (3, 4),
+        "caucasian": (4, 5),
+        "skin_color": (5, 8),
+    }
+    codes = torch.rand(50, 8, generator=torch.Generator().manual_seed(0))
+    groups = groups_of(codes, fields)
+    kinds = (("women", "men"), ("old", "not old"), ("dark skin", "medium skin", "light skin"))
+    kinds += (tuple(name for name in groups if name.startswith("mostly")),)
+    assert sum(len(kind) for kind in kinds) == len(groups)
+    for kind in kinds:
+        assert (sum(groups[name].int() for name in kind) == 1).all()
+    codes[0] = torch.tensor([0.9, 0.95, 0.1, 0.2, 0.9, 0.9, 0.8, 0.7])
+    assert [name for name, chosen in groups_of(codes, fields).items() if chosen[0]] == [
+        "women", "old", "mostly caucasian", "light skin"
+    ]  # fmt: skip
