@@ -127,7 +127,7 @@ class CloserLook(nn.Module):
     ) -> tuple[Regions, PatchReading, Float[Tensor, "batch 2 3"]]:
         """Return the patches of right and left eyes in turn, what they show, and where the eyes look."""
         where = eye_patches(first.points, first.log_scale)
-        patches = within(repeated(regions, 2), where).cut(crops.repeat_interleave(2, 0), PATCH_SIZE)
+        patches = within(repeated(regions, 2), where).cut(crops, PATCH_SIZE)
         pose = torch.stack([first.rotation, mirrored_rotation(first.rotation)], 1).flatten(0, 1)
         with shortened(patches):
             eye: PatchReading = self.eyes(patches.contiguous(memory_format=torch.channels_last), pose)

@@ -1,9 +1,9 @@
 """Galatea's own reader of faces: dense landmarks with their uncertainty, facial actions, gaze and head pose.
 
 Small networks, trained on rendered heads only (`training/reader`, docs/reader.md). The first looks at portraits to find
-where the face is and how it is rolled, then at the face upright and centred, each time also mirrored: the mean gives
-landmarks and pose. Two others take a second look at eyes and mouth; their points, actions and features are weighed
-together with everything else (`closer_look`). A mirrored photo has the mirrored reading.
+where the face is and how it is rolled (`locating`), then at the face upright and centred and at its mirror image: the
+mean gives landmarks and pose. Two others take a second look at eyes and mouth; their points, actions and features are
+weighed together with everything else (`closer_look`). A mirrored photo has the mirrored reading.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from galatea.errors import WeightsError
 from galatea.faces.closer_look import CloserLook, Seen
 from galatea.faces.landmarks import FaceLandmarks
+from galatea.faces.locating import locate
 from galatea.faces.reader_data import built_in, unpacked
 from galatea.faces.reader_network import FirstLook, FirstReading, fold_normalisation, orthonormal
 from galatea.faces.reading import (
@@ -140,11 +141,11 @@ class FaceReader(nn.Module):
         """
         small = pooled(crops)
         usual = usual_regions(len(crops), crops.device, crops.dtype)
-        found = next_regions(usual, self.first_look(small, usual))
+        found = self._looked_for(small, usual)
         rows = far(usual, found)
         if len(rows):
             start = found.select(rows) if self.finder is None else raised(self.finder(small[rows]))
-            found = found.replaced(rows, next_regions(start, self.first_look(small[rows], start)))
+            found = found.replaced(rows, self._looked_for(small[rows], start))
         return found
 
     def first_look(self, crops: Tensor, regions: Regions) -> FirstReading:
@@ -157,6 +158,10 @@ class FaceReader(nn.Module):
     def landmarks(self, crops: Float[Tensor, "batch 3 size size"]) -> FaceLandmarks:
         """Return the landmarks of portrait crops, with their spread and the expression."""
         return self.read(crops).landmarks()
+
+    def _looked_for(self, crops: Tensor, start: Regions) -> Regions:
+        """Return where faces are that are about at `start`."""
+        return next_regions(start, locate(self.first, cut_region(crops, start)))
 
     def _fused(self, raw: FirstReading, batch: int) -> FirstReading:
         """Return the mean of readings and of the readings of mirrored regions behind them."""

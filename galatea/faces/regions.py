@@ -53,14 +53,21 @@ class Regions:
         return (points - self.centre[:, None]) @ axes.transpose(1, 2) + 0.5
 
     def cut(
-        self, images: Float[Tensor, "batch channels size size"], size: int
+        self, images: Float[Tensor, "images channels size size"], size: int
     ) -> Float[Tensor, "batch channels {size} {size}"]:
-        """Resample each region to `size` pixels, bilinearly; the image's edge pixels continue beyond it."""
-        ticks = (torch.arange(size, device=images.device, dtype=images.dtype) + 0.5) / size
-        rows, columns = torch.meshgrid(ticks, ticks, indexing="ij")
-        points = torch.stack([columns, rows], -1).reshape(1, -1, 2).expand(images.shape[0], -1, -1)
-        grid = (self.to_image(points) * 2 - 1).reshape(-1, size, size, 2)
-        return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        """Resample each region to `size` pixels, bilinearly; the image's edge pixels continue beyond it.
+
+        Where there are more regions than images, each image has as many of them in turn.
+        """
+        ticks = (torch.arange(size, device=images.device, dtype=images.dtype) + 0.5) / size - 0.5
+        # Steps along the axes are added once for each pixel: a product for each costs a third of a cut's time.
+        across, down = (2 * self.axes()[:, :, None] * ticks[:, None]).unbind(1)
+        grid = across[:, None] + (down + 2 * self.centre[:, None] - 1)[:, :, None]
+        times = len(grid) // len(images)
+        cuts = F.grid_sample(
+            images, grid.reshape(len(images), -1, size, 2), mode="bilinear", padding_mode="border", align_corners=False
+        )
+        return cuts.unflatten(2, (times, size)).transpose(1, 2).flatten(0, 1) if times > 1 else cuts
 
 
 def around_points(
