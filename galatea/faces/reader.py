@@ -19,7 +19,7 @@ from galatea.errors import WeightsError
 from galatea.faces.closer_look import CloserLook, Seen
 from galatea.faces.landmarks import FaceLandmarks
 from galatea.faces.locating import locate
-from galatea.faces.reader_data import built_in, unpacked
+from galatea.faces.reader_data import built_in, part_of
 from galatea.faces.reader_network import FirstLook, FirstReading, fold_normalisation, orthonormal
 from galatea.faces.reading import (
     FaceReading,
@@ -88,17 +88,6 @@ class FaceReader(nn.Module):
         Raises:
             WeightsError: if they do not fit the networks.
         """
-
-        tensors = unpacked(tensors)
-
-        def weights(part: str) -> dict[str, Tensor]:
-            return {name[len(part) :]: value.float() for name, value in tensors.items() if name.startswith(part)}
-
-        def loaded(network: nn.Module, part: str) -> nn.Module:
-            fold_normalisation(network.eval())
-            network.load_state_dict(weights(part))
-            return network
-
         try:
             first = FirstLook(tensors["first.mean_points"].float())
             eyes = SecondLook(tensors["eyes.mean_points"].float(), len(EYE_ACTIONS) + 4)
@@ -106,7 +95,8 @@ class FaceReader(nn.Module):
             weighing = Weighing(tensors["first.mean_points"].float())
             parts = {"first.": first, "eyes.": eyes, "mouth.": mouth, "weighing.": weighing}
             for part, network in parts.items():
-                loaded(network, part)
+                fold_normalisation(network.eval())
+                network.load_state_dict(part_of(tensors, part))
             closer = CloserLook(eyes, mouth, weighing, tensors["mirror"].long())
             reader = cls(first, closer, tensors["calibration"].float(), float(tensors["sigma_scale"]))
         except (KeyError, RuntimeError) as error:

@@ -39,6 +39,12 @@ def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain | scaled
 
 
+def part_of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Return a network's own weights in float32, from the reader's tensors whose names begin with `part`."""
+    own = {name[len(part) :]: value for name, value in tensors.items() if name.startswith(part)}
+    return {name: value.float() for name, value in unpacked(own).items()}
+
+
 def reader_correspondence(tensors: Mapping[str, Tensor] | None = None) -> Correspondence:
     """Return where the reader's landmarks and pupils lie on the head model; they lie exactly there.
 

@@ -42,6 +42,8 @@ MOUTH_ACTIONS = tuple(
     index for index, name in enumerate(ARKIT_ACTIONS) if name.startswith(("mouth", "jaw", "tongue", "cheek", "noseS"))
 )
 WIDTHS, SQUEEZE, HIDDEN, BOTH = (32, 64, 96), 40, 192, 160
+DROPPED = 0.2
+"""Share of features that actions are not read from in training: faces would be learned by heart."""
 POINTS_GAIN = 8.0
 """Brings points, a small share of a patch away from their usual place, to the size of the other features."""
 
@@ -129,6 +131,7 @@ class SecondLook(nn.Module):
         moves = precise(self.move, hidden).reshape(len(patches), -1, 3)
         with torch.autocast(patches.device.type, enabled=False):
             points = chance @ self.grid + 0.1 * moves[..., :2]
+        hidden = nn.functional.dropout(hidden, DROPPED, self.training)
         seen = torch.cat([hidden.to(points.dtype), POINTS_GAIN * (points - self.mean_points).flatten(1)], 1)
         features = torch.relu(precise(self.both, seen))
         return PatchReading(points, (moves[..., 2] - 3.0).clamp(-7, 1), precise(self.numbers, features), features)

@@ -7,7 +7,6 @@ reads), adds the landmarks' mirror pairs and their places on the head model, and
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from galatea.faces.reader import FaceReader
-from galatea.faces.reader_data import RESOURCE, SCALE
+from galatea.faces.reader_data import RESOURCE, SCALE, built_in, part_of
 from galatea.faces.reader_network import FirstLook, fold_normalisation
 from galatea.faces.regions import Regions
 from galatea.faces.weighing import Weighing
@@ -35,6 +34,17 @@ OFFSET_BELOW = 0.02
 """An action counts as resting below this when the resting value is measured."""
 
 
+def first_look_weights(run: Path | None) -> dict[str, Tensor]:
+    """Return the folded weights of a training's first look, or of the built-in one."""
+    if run is None:
+        return part_of(built_in(), "first.")
+    first = load_file(run / "average.safetensors")
+    network = FirstLook(first["mean_points"])
+    network.load_state_dict(first)
+    fold_normalisation(network.eval())
+    return dict(network.state_dict())
+
+
 def folded(network: nn.Module, weights: dict[str, Tensor], part: str) -> dict[str, Tensor]:
     """Return a network's weights without batch normalisation, under the names of the reader's file."""
     network.load_state_dict(weights)
@@ -45,7 +55,14 @@ def folded(network: nn.Module, weights: dict[str, Tensor], part: str) -> dict[st
 def reader_tensors(
     first: dict[str, Tensor], looks: dict[str, Tensor], weighing: dict[str, Tensor] | None, model: HeadModel
 ) -> dict[str, Tensor]:
-    """Return the folded networks and what belongs to them, uncalibrated; an untrained weighing adds nothing."""
+    """Return the folded networks and what belongs to them, uncalibrated.
+
+    Args:
+        first: folded weights of the first look.
+        looks: of both second looks, with their normalisation.
+        weighing: None adds nothing to what the looks say.
+        model: whose mean face and landmarks are stored.
+    """
     mean = torch.from_numpy(mean_points(model))
     second = Looks(mean)
     second.load_state_dict(looks)
@@ -55,7 +72,7 @@ def reader_tensors(
         nn.init.zeros_(untrained.out.weight)
         weighing = untrained.state_dict()
     return {
-        **folded(FirstLook(mean), first, "first"),
+        **{f"first.{name}": value for name, value in first.items()},
         **folded(second.eyes, second.eyes.state_dict(), "eyes"),
         **folded(second.mouth, second.mouth.state_dict(), "mouth"),
         **{f"weighing.{name}": value.detach() for name, value in weighing.items()},
@@ -76,7 +93,7 @@ def held_out(
     The pictures are clear, on backgrounds, and no profiles, as most photos are.
     """
     wide = {**tensors, "calibration": torch.stack([torch.full((52,), 0.5), torch.full((52,), 0.25)])}
-    reader, stream = FaceReader.from_tensors(wide), pictures(folder, 5, is_held_out=True, is_plain=True)
+    reader, stream = FaceReader.from_tensors(wide), pictures(folder, 5, is_held_out=True, plain_share=1.0)
     read: list[Tensor] = []
     true: list[Tensor] = []
     ratio: list[Tensor] = []
@@ -132,7 +149,7 @@ def packed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def main() -> None:
     """Export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="folder of training.reader.train")
+    parser.add_argument("--run", type=Path, help="folder of training.reader.train; the built-in first look without it")
     parser.add_argument("--looks", type=Path, required=True, help="folder of training.reader.train_second_look")
     parser.add_argument("--weighing", type=Path, required=True, help="folder of training.reader.train_weighing")
     parser.add_argument("--pictures", type=Path, required=True)
@@ -141,16 +158,15 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = HeadModel.load()
-    first = load_file(args.run / "average.safetensors")
+    first = first_look_weights(args.run)
     weighing = load_file(args.weighing / "weighing.safetensors")
     tensors = reader_tensors(first, load_file(args.looks / "looks.safetensors"), weighing, model)
     read, true, ratio = held_out(tensors, args.pictures, args.examples)
     tensors["calibration"] = calibrate(read, true)
     # A two-dimensional Gaussian has its median at 1.1774 standard deviations.
     tensors["sigma_scale"] = ratio.median() / 1.1774
-    facts = json.loads((args.run / "last.json").read_text())
     temporary = args.out.with_suffix(".tmp")
-    save_file(packed(tensors), temporary, {"examples": str(facts["seen"]), "licence": "Apache-2.0"})
+    save_file(packed(tensors), temporary, {"licence": "Apache-2.0"})
     temporary.chmod(0o644)
     temporary.replace(args.out)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.2f} MB, sigma scale {float(tensors['sigma_scale']):.2f}")

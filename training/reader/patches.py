@@ -32,10 +32,14 @@ SCENE_SIZE, WIDER, RAISED = 176, 1.04, 0.03
 """Pixels and place of the region that patches are cut from: an eye's patch is about as fine as what is cut from it."""
 PICTURE_SIZE, WIDER_PICTURE, BATCH = 224, 1.25, 32
 """Pixels and place of pictures for the whole reader, about as fine as what it makes of large crops."""
-KEPT, AGAIN = 3000, 3
-"""So many spoiled examples are kept, and each is given so many times more: making one costs as much as learning it."""
-SHIFT, ZOOM, TURN_DEG, POSE_NOISE = 0.011, 0.05, 3.0, 0.04
-"""Standard deviations of how patches differ from true ones: region sides, log size, degrees, rotation entries."""
+KEPT, AGAIN = 6000, 7
+"""So many examples are kept, and for each new one so many of them are given again: making one costs more than learning
+it."""
+PLAIN_SHARE = 0.35
+"""Of examples that are not spoiled at all: points to a fraction of a pixel are learned from clear pictures."""
+SHIFT, MARGIN, ZOOM, TURN_DEG, POSE_NOISE = 1.7, 4, 0.05, 3.0, 0.04
+"""Standard deviations of how patches differ from true ones: pixels (at most the margin), log size, degrees, rotation
+entries. Places and poses are drawn anew each time an example is given."""
 
 
 def upright_example(
@@ -64,14 +68,14 @@ def upright_example(
 def patch_example(
     render: Render, labels: LabelModel, rng: np.random.Generator, behind: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-    """Return patches and labels of a render."""
-    return _patches(upright_example(render, labels, rng, behind), rng)
+    """Return patches, wider by a margin on all sides, and labels of a render."""
+    is_plain = rng.random() < PLAIN_SHARE
+    return _patches(upright_example(render, labels, rng, behind, is_plain=is_plain), rng)
 
 
 def _patches(example: Example, rng: np.random.Generator) -> dict[str, np.ndarray]:
     labels = example.tensors()
     points, scale = torch.from_numpy(labels["points"])[None], torch.tensor([float(labels["log_scale"])])
-    noise = rng.normal(0, POSE_NOISE, (3, 3, 3)).astype(np.float32)
     rotation = torch.from_numpy(labels["rotation"])[None]
     both = torch.cat([rotation, mirrored_rotation(rotation)])
     eyes, mouth = _moved(eye_patches(points, scale), rng), _moved(mouth_patches(points, scale), rng)
@@ -82,8 +86,8 @@ def _patches(example: Example, rng: np.random.Generator) -> dict[str, np.ndarray
         "mouth": _cut(example.image, mouth, 0),
         "eye_points": eyes.to_region(eye_points).numpy(),
         "mouth_points": mouth.to_region(points[:, list(MOUTH_POINTS)])[0].numpy(),
-        "eye_rotation": both.numpy() + noise[:2],
-        "mouth_rotation": rotation[0].numpy() + noise[2],
+        "eye_rotation": both.numpy(),
+        "mouth_rotation": rotation[0].numpy(),
         "eye_forward": both[..., 2].numpy(),
         "gaze": gaze,
         "expression": labels["expression"],
@@ -91,18 +95,41 @@ def _patches(example: Example, rng: np.random.Generator) -> dict[str, np.ndarray
 
 
 def _moved(regions: Regions, rng: np.random.Generator) -> Regions:
+    """Return regions of another size, off by fractions of a pixel; `placed` moves them by whole ones."""
     count = len(regions.side)
-    shift = torch.from_numpy(rng.normal(0, SHIFT, (count, 2)).astype(np.float32))
+    shift = torch.from_numpy(rng.uniform(-0.5, 0.5, (count, 2)).astype(np.float32)) / PATCH_SIZE
     zoom = torch.from_numpy(np.exp(rng.normal(0, ZOOM, count)).astype(np.float32))
-    return Regions(regions.centre + shift, regions.side * zoom, regions.angle, regions.is_mirrored)
+    centre = regions.centre + shift * regions.side[:, None]
+    return Regions(centre, regions.side * zoom, regions.angle, regions.is_mirrored)
 
 
 def _cut(image: Float[np.ndarray, "s s 3"], regions: Regions, row: int) -> np.ndarray:
-    to_patch = similarity(regions.centre[row].numpy(), float(regions.side[row]), 0.0)
-    patch = cut(image, to_patch, PATCH_SIZE)
+    size = PATCH_SIZE + 2 * MARGIN
+    to_patch = similarity(regions.centre[row].numpy(), float(regions.side[row]) * size / PATCH_SIZE, 0.0)
+    patch = cut(image, to_patch, size)
     if regions.is_mirrored is not None and bool(regions.is_mirrored[row]):
         patch = patch[:, ::-1]
     return np.round(patch.clip(0, 1) * 255).astype(np.uint8).transpose(2, 0, 1)
+
+
+def placed(example: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Return an example as the networks see it: its patches cut about in the right place, the pose a little off."""
+    shift = np.clip(np.rint(rng.normal(0, SHIFT, (3, 2))), -MARGIN, MARGIN).astype(int)
+    noise = rng.normal(0, POSE_NOISE, (3, 3, 3)).astype(np.float32)
+    moved = (shift / PATCH_SIZE).astype(np.float32)
+    return example | {
+        "eyes": np.stack([_window(patch, where) for patch, where in zip(example["eyes"], shift, strict=False)]),
+        "mouth": _window(example["mouth"], shift[2]),
+        "eye_points": example["eye_points"] - moved[:2, None],
+        "mouth_points": example["mouth_points"] - moved[2],
+        "eye_rotation": example["eye_rotation"] + noise[:2],
+        "mouth_rotation": example["mouth_rotation"] + noise[2],
+    }
+
+
+def _window(patch: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    left, top = MARGIN + shift
+    return np.ascontiguousarray(patch[:, top : top + PATCH_SIZE, left : left + PATCH_SIZE])
 
 
 class PatchExamples(IterableDataset):  # type: ignore[type-arg]
@@ -122,24 +149,26 @@ class PatchExamples(IterableDataset):  # type: ignore[type-arg]
         kept: list[dict[str, np.ndarray]] = []
         for render, other in Shards(self.folder, self.is_held_out).drawn(rng, model):
             example = patch_example(render, labels, rng, other)
-            yield example
+            yield placed(example, rng)
             if self.is_held_out:
                 continue
             if len(kept) < KEPT:
                 kept.append(example)
-                continue
-            kept[int(rng.integers(KEPT))] = example
-            yield from (kept[int(row)] for row in rng.integers(KEPT, size=AGAIN))
+            else:
+                kept[int(rng.integers(KEPT))] = example
+            again = min(AGAIN, len(kept) // 100)
+            yield from (placed(kept[int(row)], rng) for row in rng.integers(len(kept), size=again))
 
 
 def pictures(
-    folder: Path, seed: int, is_held_out: bool = False, is_plain: bool = False
+    folder: Path, seed: int, is_held_out: bool = False, plain_share: float = PLAIN_SHARE
 ) -> Iterator[dict[str, Float[Tensor, "n *shape"]]]:
     """Yield batches of upright pictures with labels, without end."""
     rng, model = np.random.default_rng(seed), HeadModel.load()
     labels = bake_labels(model)
     rows: list[dict[str, np.ndarray]] = []
     for render, other in Shards(folder, is_held_out).drawn(rng, model):
+        is_plain = rng.random() < plain_share
         rows.append(upright_example(render, labels, rng, other, PICTURE_SIZE, WIDER_PICTURE, is_plain).tensors())
         if len(rows) == BATCH:
             yield {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}

@@ -1,8 +1,8 @@
 """Renders the reader's training pictures: `python -m training.reader.render --assets DIR --out DIR --people 3360`.
 
-Tight views of heads (focal length 1.25 times that of portrait crops), 192 pixels, two expressions a person and two
-views an expression; more brows, pouts, frowns, vertical gaze, half-closed eyes and turned heads than the generator's
-data have.
+Tight views of heads (focal length 1.25 times that of portrait crops), 192 pixels, one expression and two views a person:
+another face teaches more than another expression of the same. More brows, pouts, frowns, vertical gaze, half-closed
+eyes and turned heads than the generator's data have.
 Camera distances vary with the focal length, so that faces keep their size and perspective changes. Shards of 42 people
 appear one after the other under their final names; a started folder is gone on with. Several processes may fill one
 folder with different `--first` people.
@@ -28,7 +28,7 @@ from training.heads.assets import load_assets
 from training.heads.people import sample_head
 from training.heads.renderer import HeadRenderer
 
-SIZE, ZOOM, NUM_EXPRESSIONS, NUM_VIEWS, PEOPLE_PER_SHARD = 192, 1.25, 2, 2, 42
+SIZE, ZOOM, NUM_EXPRESSIONS, NUM_VIEWS, PEOPLE_PER_SHARD = 192, 1.25, 1, 2, 42
 FIRST_PERSON = 300_000_000
 """Far from the people of other data."""
 MIXED_SHARE = 0.8

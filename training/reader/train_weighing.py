@@ -20,12 +20,13 @@ from torch.nn import functional as F
 
 from galatea.faces.closer_look import CloserLook, Seen
 from galatea.faces.reader import FaceReader
+from galatea.faces.reader_data import built_in, part_of
 from galatea.faces.reader_network import FirstReading
 from galatea.faces.regions import Regions
 from galatea.faces.weighing import aligned
 from galatea.morphable.actions import ACTION_INDEX, ARKIT_ACTIONS
 from galatea.morphable.head import HeadModel
-from training.reader.export import reader_tensors
+from training.reader.export import first_look_weights, reader_tensors
 from training.reader.losses import HUBER, balanced
 from training.reader.patches import RAISED, WIDER_PICTURE, pictures
 from training.reader.train import rate_share
@@ -125,11 +126,12 @@ def train(closer: CloserLook, rows: dict[str, Tensor], seed: int) -> None:
 def main() -> None:
     """Gather and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="folder of training.reader.train")
+    parser.add_argument("--run", type=Path, help="folder of training.reader.train; the built-in first look without it")
     parser.add_argument("--looks", type=Path, required=True, help="folder of training.reader.train_second_look")
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=10.0, help="to look at pictures; 0 takes what is there")
+    parser.add_argument("--from-built-in", action="store_true", help="go on from the built-in weighing")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -137,8 +139,9 @@ def main() -> None:
     torch.manual_seed(args.seed)
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)
-    first, looks = load_file(args.run / "average.safetensors"), load_file(args.looks / "looks.safetensors")
-    reader = FaceReader.from_tensors(reader_tensors(first, looks, None, HeadModel.load()))
+    first, looks = first_look_weights(args.run), load_file(args.looks / "looks.safetensors")
+    weighing = part_of(built_in(), "weighing.") if args.from_built_in else None
+    reader = FaceReader.from_tensors(reader_tensors(first, looks, weighing, HeadModel.load()))
     rows = gather(reader, args.pictures, args.out, 60 * args.minutes, args.seed)
     logger.info("%d examples", len(rows["points"]))
     train(reader.closer, rows, args.seed)

@@ -1,5 +1,6 @@
 """Examples from made-up renders, the loss, a few steps of training, and the weights that come out."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +11,21 @@ from safetensors.torch import load_file
 from torch import nn
 
 from galatea.faces.reader import FaceReader
-from galatea.faces.reader_network import FirstLook, FirstReading
+from galatea.faces.reader_network import FirstLook, FirstReading, fold_normalisation
 from galatea.faces.reading import flipped
 from galatea.morphable.actions import mirror_permutation
 from galatea.morphable.head import HeadModel
 from training.reader.export import calibrate, packed, reader_tensors
 from training.reader.labels import LabelModel, mean_points
 from training.reader.losses import losses
-from training.reader.patches import PatchExamples, pictures
+from training.reader.patches import PatchExamples, patch_example, pictures, placed
 from training.reader.pictures import Shards, make_example, mirrored
 from training.reader.render import mixed_expression, tight_cameras
 from training.reader.train import Training
 from training.reader.train_second_look import Looks, loss
 from training.reader.train_weighing import saw, weighed
 from training.reader.train_weighing import train as train_weighing
+from training.reader.unfold import unfold_normalisation
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         save_arrays(arrays, out / f"pictures-{number:09d}.safetensors")
     return out
+
+
+def folded(network: nn.Module) -> dict[str, torch.Tensor]:
+    """A network's weights as they are exported."""
+    other = copy.deepcopy(network).eval()
+    fold_normalisation(other)
+    return other.state_dict()
 
 
 def batch_of(folder: Path, labels: LabelModel, num: int = 2) -> dict[str, torch.Tensor]:
@@ -108,11 +117,40 @@ def test_exported_reader_says_what_the_trained_networks_say(head: HeadModel) -> 
     first.eval(), looks.eval()
     with torch.no_grad():
         expected, lips = first(picture), looks.mouth(patch, pose.expand(2, 3, 3)).points
-        tensors = reader_tensors(first.state_dict(), looks.state_dict(), None, head)
+        tensors = reader_tensors(folded(first), looks.state_dict(), None, head)
         exact, stored = FaceReader.from_tensors(tensors), FaceReader.from_tensors(packed(tensors))
         for reader, tolerance in ((exact, 1e-4), (stored, 2e-3)):
             assert torch.allclose(reader.first(picture).points, expected.points, atol=tolerance)
             assert torch.allclose(reader.closer.mouth(patch, pose.expand(2, 3, 3)).points, lips, atol=tolerance)
+
+
+def test_folded_weights_are_gone_on_from_where_they_were(head: HeadModel) -> None:
+    torch.manual_seed(0)
+    mean = torch.from_numpy(mean_points(head))
+    folded, unfolded = Looks(mean).mouth, Looks(mean).mouth
+    patches, pose = torch.rand(64, 3, 64, 64) * 2 - 1, torch.eye(3).expand(64, 3, 3)
+    folded(patches, pose)
+    fold_normalisation(folded.eval())
+    unfold_normalisation(unfolded, folded.state_dict(), patches, pose)
+    with torch.no_grad():
+        expected = folded(patches, pose)
+        for is_training in (True, False):
+            found = unfolded.train(is_training)(patches, pose)
+            assert torch.allclose(found.numbers, expected.numbers, atol=1e-3)
+            assert torch.allclose(found.points, expected.points, atol=1e-4)
+
+
+def test_patches_given_again_lie_elsewhere_with_their_points(folder: Path, labels: LabelModel) -> None:
+    rng = np.random.default_rng(0)
+    example = patch_example(Shards(folder, is_held_out=False).read(0), labels, rng, None)
+    first, second = placed(example, rng), placed(example, rng)
+    assert first["eyes"].shape == (2, 3, 64, 64)
+    moved = np.rint((second["mouth_points"][0] - first["mouth_points"][0]) * 64).astype(int)
+    assert moved.any()
+    x, y = moved
+    inner = second["mouth"][:, 8:-8, 8:-8]
+    assert np.array_equal(first["mouth"][:, 8 - y : 56 - y, 8 - x : 56 - x], inner)
+    assert not np.allclose(first["mouth_rotation"], second["mouth_rotation"])
 
 
 def test_second_looks_learn_from_patches(folder: Path, head: HeadModel) -> None:
@@ -136,7 +174,7 @@ def test_second_looks_learn_from_patches(folder: Path, head: HeadModel) -> None:
 def test_weighing_learns_what_single_looks_miss(folder: Path, head: HeadModel) -> None:
     torch.manual_seed(0)
     mean = torch.from_numpy(mean_points(head))
-    first, looks = FirstLook(mean).state_dict(), Looks(mean).state_dict()
+    first, looks = folded(FirstLook(mean)), Looks(mean).state_dict()
     reader = FaceReader.from_tensors(reader_tensors(first, looks, None, head))
     generator = torch.Generator().manual_seed(1)
     rows = saw(reader, next(pictures(folder, 1)), generator)
@@ -151,7 +189,7 @@ def test_weighing_learns_what_single_looks_miss(folder: Path, head: HeadModel) -
 
 def test_mirrored_sights_are_weighed_to_mirrored_readings(head: HeadModel) -> None:
     mean = torch.from_numpy(mean_points(head))
-    reader = FaceReader.from_tensors(reader_tensors(FirstLook(mean).state_dict(), Looks(mean).state_dict(), None, head))
+    reader = FaceReader.from_tensors(reader_tensors(folded(FirstLook(mean)), Looks(mean).state_dict(), None, head))
     nn.init.normal_(reader.closer.weighing.out.weight, std=0.1)
     nn.init.normal_(reader.closer.weighing.hidden[0].weight, std=0.1)
     mirror, actions = reader.mirror, list(mirror_permutation())
