@@ -168,9 +168,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=PEAK_RATE, help="highest learning rate")
     parser.add_argument("--start", type=Path, help="looks.safetensors of an earlier training to go on from")
-    parser.add_argument(
-        "--built-in", dest="is_from_built_in", action="store_true", help="go on from the built-in weights"
-    )
+    parser.add_argument("--from-built-in", action="store_true", help="go on from the built-in weights")
     parser.add_argument("--check", type=int, default=0, help="read so many batches of held-out patches instead")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")

@@ -15,7 +15,7 @@ from galatea.faces.reader_network import FirstLook, FirstReading, fold_normalisa
 from galatea.faces.reading import flipped
 from galatea.morphable.actions import mirror_permutation
 from galatea.morphable.head import HeadModel
-from training.reader.export import calibrate, packed, reader_tensors
+from training.reader.export import calibrate, first_look_weights, packed, reader_tensors
 from training.reader.labels import LabelModel, mean_points
 from training.reader.losses import losses
 from training.reader.patches import PatchExamples, patch_example, pictures, placed
@@ -151,6 +151,19 @@ def test_patches_given_again_lie_elsewhere_with_their_points(folder: Path, label
     inner = second["mouth"][:, 8:-8, 8:-8]
     assert np.array_equal(first["mouth"][:, 8 - y : 56 - y, 8 - x : 56 - x], inner)
     assert not np.allclose(first["mouth_rotation"], second["mouth_rotation"])
+
+
+def test_without_a_run_the_built_in_first_look_is_taken(
+    folder: Path, labels: LabelModel, head: HeadModel, tmp_path: Path
+) -> None:
+    looks = Looks(torch.from_numpy(mean_points(head))).state_dict()
+    built_in_first = FaceReader.load().first.state_dict()
+    found = FaceReader.from_tensors(reader_tensors(first_look_weights(None), looks, None, head)).first.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in built_in_first.items())
+    training = Training(tmp_path, seconds=100.0)
+    training.step(batch_of(folder, labels))
+    training.save()
+    assert first_look_weights(tmp_path).keys() == found.keys()
 
 
 def test_second_looks_learn_from_patches(folder: Path, head: HeadModel) -> None:
