@@ -92,7 +92,8 @@ class FaceReader(nn.Module):
             first = FirstLook(tensors["first.mean_points"].float())
             eyes = SecondLook(tensors["eyes.mean_points"].float(), len(EYE_ACTIONS) + 4)
             mouth = SecondLook(tensors["mouth.mean_points"].float(), len(MOUTH_ACTIONS))
-            weighing = Weighing(tensors["first.mean_points"].float())
+            # A copy: each network loads its own mean points into it.
+            weighing = Weighing(tensors["first.mean_points"].float().clone())
             parts = {"first.": first, "eyes.": eyes, "mouth.": mouth, "weighing.": weighing}
             for part, network in parts.items():
                 fold_normalisation(network.eval())

@@ -28,6 +28,8 @@ from training.reader.train_second_look import Looks
 NUM_EXAMPLES, MAX_YAW_DEG = 1200, 45.0
 MIN_CORRELATION, SLOPE_RANGE = 0.4, (0.5, 1.2)
 """Actions that are read worse than this keep the network's own scale; others are stretched within these bounds."""
+CLIPPED_ROUNDS, CLIPPED_STRETCH = 8, 1.1
+"""Readings are clipped to [0, 1], which flattens them once more: they are stretched by at most so much more for it."""
 ROUNDED = "hidden.0.weight"
 """Matrices that are stored as bytes."""
 OFFSET_BELOW = 0.02
@@ -115,22 +117,26 @@ def held_out(
 
 
 def calibrate(read: Float[Tensor, "n 52"], true: Float[Tensor, "n 52"]) -> Float[Tensor, "2 52"]:
-    """Return slope and offset of each action so that read values follow true ones one to one, and rest at zero.
+    """Return slope and offset of each action so that read values, clipped, follow true ones one to one.
 
-    A regression shrinks what it is unsure of; the readings are stretched back, alike for both sides.
+    They rest at zero. A regression shrinks what it is unsure of; the readings are stretched back, alike for both sides.
     """
     mirror = list(mirror_permutation())
     read, true = torch.cat([read, read[:, mirror]]), torch.cat([true, true[:, mirror]])
     table = torch.stack([torch.ones(52), torch.zeros(52)])
     for action in range(52):
-        correlation = torch.corrcoef(torch.stack([read[:, action], true[:, action]]))[0, 1]
-        if correlation < MIN_CORRELATION:
+        given, seen = true[:, action], read[:, action]
+        # An action that nobody does has no correlation at all.
+        if not torch.corrcoef(torch.stack([seen, given]))[0, 1] >= MIN_CORRELATION:
             continue
-        centred = true[:, action] - true[:, action].mean()
-        slope = (centred * read[:, action]).sum() / centred.square().sum()
-        stretch = 1 / slope.clamp(*SLOPE_RANGE)
-        rest = read[true[:, action] <= OFFSET_BELOW, action].median()
-        table[:, action] = torch.stack([stretch, -stretch * rest.clamp_min(0)])
+        rest = seen[given <= OFFSET_BELOW].median().clamp_min(0)
+        centred = given - given.mean()
+        plain = 1 / ((centred * seen).sum() / centred.square().sum()).clamp(*SLOPE_RANGE)
+        stretch = plain
+        for _ in range(CLIPPED_ROUNDS):
+            slope = (centred * (stretch * (seen - rest)).clamp(0, 1)).sum() / centred.square().sum()
+            stretch = (stretch / slope).clamp(plain, CLIPPED_STRETCH * plain)
+        table[:, action] = torch.stack([stretch, -stretch * rest])
     return table
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from galatea.faces.reader import FaceReader
 from galatea.faces.reader_network import FirstLook, FirstReading, fold_normalisation
 from galatea.faces.reading import flipped
-from galatea.morphable.actions import mirror_permutation
+from galatea.morphable.actions import ACTION_INDEX, mirror_permutation
 from galatea.morphable.head import HeadModel
 from training.reader.export import calibrate, first_look_weights, packed, reader_tensors
 from training.reader.labels import LabelModel, mean_points
@@ -134,10 +134,10 @@ def test_folded_weights_are_gone_on_from_where_they_were(head: HeadModel) -> Non
     unfold_normalisation(unfolded, folded.state_dict(), patches, pose)
     with torch.no_grad():
         expected = folded(patches, pose)
-        for is_training in (True, False):
-            found = unfolded.train(is_training)(patches, pose)
-            assert torch.allclose(found.numbers, expected.numbers, atol=1e-3)
-            assert torch.allclose(found.points, expected.points, atol=1e-4)
+        found, training = unfolded.eval()(patches, pose), unfolded.train()(patches, pose)
+    assert torch.allclose(found.numbers, expected.numbers, atol=1e-4)
+    assert torch.allclose(found.points, expected.points, atol=1e-5)
+    assert torch.allclose(training.points, expected.points, atol=1e-3)
 
 
 def test_patches_given_again_lie_elsewhere_with_their_points(folder: Path, labels: LabelModel) -> None:
@@ -229,6 +229,18 @@ def test_calibration_stretches_what_a_regression_shrinks() -> None:
     stretched = read * table[0] + table[1]
     assert torch.allclose(table[:, mirror], table)
     assert (stretched - true).abs().mean() < 0.03
+
+
+def test_calibration_counts_that_readings_are_clipped_and_leaves_what_nobody_does() -> None:
+    generator = torch.Generator().manual_seed(0)
+    true = (3 * torch.rand(4000, 52, generator=generator) - 1).clamp(0, 1)
+    true[:, ACTION_INDEX["jawOpen"]] = 0
+    read = 0.8 * true + 0.05 * torch.randn(true.shape, generator=generator)
+    table = calibrate(read, true)
+    clipped = (read * table[0] + table[1]).clamp(0, 1)[:, ACTION_INDEX["tongueOut"]]
+    centred = true[:, ACTION_INDEX["tongueOut"]] - true[:, ACTION_INDEX["tongueOut"]].mean()
+    assert (centred * clipped).sum() / centred.square().sum() == pytest.approx(1, abs=0.02)
+    assert table[:, ACTION_INDEX["jawOpen"]].tolist() == [1, 0]
 
 
 def test_saved_average_is_a_network_of_its_own(folder: Path, labels: LabelModel, tmp_path: Path) -> None:
