@@ -1,8 +1,8 @@
 """Renders the reader's training pictures: `python -m training.reader.render --assets DIR --out DIR --people 3360`.
 
 Tight views of heads (focal length 1.25 times that of portrait crops), 192 pixels, one expression and two views a
-person: another face teaches more than another expression of the same. More brows, pouts, frowns, vertical gaze, half-closed
-eyes and turned heads than the generator's data have.
+person: another face teaches more than another expression of the same. More brows, pouts, frowns, vertical gaze,
+half-closed eyes and turned heads than the generator's data have.
 Camera distances vary with the focal length, so that faces keep their size and perspective changes. Shards of 42 people
 appear one after the other under their final names; a started folder is gone on with. Several processes may fill one
 folder with different `--first` people.
