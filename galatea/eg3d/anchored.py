@@ -207,8 +207,12 @@ class AnchoredGenerator(nn.Module):
             aligned = align_static(static, boxes, cast.skull, index, (seen.mask.shape[-1] + 1) // 2)
             surfaces.append(surface)
             features.append(self.fusion[index](surface, seen, (painted.texture, aligned), w))
+        # Only the mesh is inside mouths: what is painted over it, hair above all, would grey them.
+        is_outside = (cast.views[0].shade[:, ::2, ::2] == 0).all(-1, keepdim=True)
+        on_mesh, over_mesh = features[0].tensor_split([self.config.plane_features], dim=-1)
+        features[0] = torch.cat([on_mesh, over_mesh * is_outside], dim=-1)
         changes = F.interpolate(painted.tint, features[0].shape[1:3], mode="bilinear", align_corners=False)
-        tint = self.tint(w, painted.light, cast.skull, changes.permute(0, 2, 3, 1))
+        tint = self.tint(w, painted.light, cast.skull, changes.permute(0, 2, 3, 1)) * is_outside
         mean_colour = F.pad(tint[:, None], (0, 0, 0, 0, 0, 0, 0, len(VIEWS) - 1))  # it is read from the front
         return ViewPlanes(torch.stack(surfaces, dim=1), torch.cat([torch.stack(features, dim=1), mean_colour], dim=-1))
 

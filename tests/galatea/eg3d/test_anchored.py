@@ -89,6 +89,9 @@ def test_an_open_mouth_is_dark_inside(generator, ws, model):
     dark, even = (ViewPlanes.unpack(generator.planes(ws, seen)).surface[0, 0, ..., :3] for seen in (cast, lit))
     torch.testing.assert_close(dark[inside], even[inside] * (1 - front.shade[0][inside]))
     torch.testing.assert_close(dark[front.shade[0].amax(-1) == 0], even[front.shade[0].amax(-1) == 0])
+    over_mesh = ViewPlanes.unpack(generator.planes(ws, cast)).features[0, 0, ..., generator.config.plane_features :]
+    assert not over_mesh[inside[::2, ::2]].any()
+    assert over_mesh[0, 0].any()
 
 
 def test_an_open_mouth_changes_the_mouth_only(generator, ws, model):
