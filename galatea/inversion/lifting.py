@@ -4,7 +4,8 @@ Tuning compares small images, because every step renders and differentiates all 
 rest needs no gradients: a texel's reflectance is wrong by about the error of the pixel that shows it, over the light
 that falls there. Corrected a few times (Landweber's iteration, with a look-up in place of the projection's transpose),
 the rendering has the photo's own detail, on the surface, and it turns with the head. Pixels of hair correct the hair's
-colour, which is a map seen from the front, in the same way.
+colour, which is a map seen from the front, in the same way; and teeth, which have other places on the mesh than in the
+photo, take on the photo's mean colour.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from galatea.inversion.objective import layer_of, shown
 from galatea.inversion.open_maps import open_texture
 from galatea.inversion.target import InversionTarget
 from galatea.morphable.head import HeadCoefficients, vertex_normals
-from galatea.morphable.mouth_light import inside_vertices
+from galatea.morphable.mouth_light import inside_vertices, mouth_shade
 
 _LEAST_LIGHT = 0.3
 """Light (1 is full white) that a texel is taken to have at least: errors in deep shadow say little of reflectance."""
@@ -42,6 +43,8 @@ _IN_FRONT = 0.02
 """World units by which the rendered surface may lie before a texel; more, and hair hides it."""
 _SPARSE_HAIR = 0.3
 """Pixels of hair that are added to those of a texel: fewer tell little."""
+_LEAST_TEETH = 12
+"""Texels of teeth that have to be seen, at least, for the photo to tell their colour."""
 _RIM = 3
 """Pixels that the inside of a mouth is widened to: its errors are not the lips'."""
 
@@ -77,14 +80,22 @@ class _Texels:
         places: in the photos, for `grid_sample`.
         distance: from the camera.
         light: that gets there.
+        is_tooth: 1 on teeth.
         rows, columns: in the atlas.
     """
 
     places: Float[Tensor, "batch n 2"]
     distance: Float[Tensor, "batch n"]
     light: Float[Tensor, "batch n 3"]
+    is_tooth: Float[Tensor, "n"]
     rows: Int[Tensor, "n"]
     columns: Int[Tensor, "n"]
+
+    def atlas(self, values: Float[Tensor, "batch n channels"], size: int) -> Float[Tensor, "batch channels size size"]:
+        """Return values of texels in their places, zeros elsewhere."""
+        maps = values.new_zeros(len(values), values.shape[2], size, size)
+        maps[:, :, self.rows, self.columns] = values.transpose(1, 2)
+        return maps
 
 
 @torch.no_grad()
@@ -115,20 +126,24 @@ def lift_texture(
     texels, cast = _see_texels(generator, head, target.camera, light, size), cast_once(generator, head)
     small = target.at(min(size, generator.neural_rendering_resolution))
     seen = _see_mesh(generator, head, target.camera, small.image.shape[-1])
-    lips = 1 - F.max_pool2d((seen.values[:, 1:] > 0.5).to(small.image.dtype), _RIM, 1, _RIM // 2)
+    inside = (seen.values[:, 1:] > 0.5).to(small.image.dtype)
+    outside = 1 - F.max_pool2d(inside, _RIM, 1, _RIM // 2)
     texture = _at_size(maps.get("texture"), small.image.new_zeros(len(small.image), 3, size, size))
     tint = _at_size(maps.get("tint"), small.image.new_zeros(len(small.image), *generator.residual_shapes["tint"]))
+    island = F.max_pool2d(texels.atlas(texels.is_tooth[None, :, None], size), 3, 1, 1)
+    teeth = texture.new_zeros(len(texture), 3, 1, 1)
     for _ in range(config.num_steps):
-        lifted = full_maps(generator, maps | {"texture": texture, "tint": tint})
+        lifted = full_maps(generator, maps | {"texture": texture + teeth * island, "tint": tint})
         rendering = generator.render(generator.planes(w_plus, cast, lifted), target.camera, w_plus)
         error = (small.image - shown(rendering, small.background)) / 2
         alpha = layer_of(rendering, small.image.shape[-1])[1]
         depth = F.interpolate(rendering.depth, error.shape[-2:], mode="bilinear", align_corners=False)
-        correction = _correction(texels, torch.cat([error * alpha * lips, depth], 1), size)
-        texture = texture + visibility.seen * is_open * correction
+        change, share = _corrections(texels, torch.cat([error * alpha, depth, outside], 1))
+        texture = texture + visibility.seen * is_open * texels.atlas(change * share, size)
+        teeth = teeth + _mean_of_teeth(texels, *_corrections(texels, torch.cat([error * alpha, depth, inside], 1)))
         is_hair = alpha * small.matte * (1 - seen.is_hit * (depth > seen.values[:, :1] - _IN_FRONT))
         tint = tint + _hair_correction(generator.config.box, target.camera, torch.cat([error, depth, is_hair], 1), tint)
-    return maps | {"texture": visibility.complete(texture) * is_open, "tint": tint}
+    return maps | {"texture": visibility.complete(texture) * is_open + teeth * island, "tint": tint}
 
 
 def _at_size(maps: Tensor | None, zeros: Float[Tensor, "batch channels size size"]) -> Tensor:
@@ -153,15 +168,24 @@ def _hair_correction(
     return mean.view(len(tint), size, size, 3).permute(0, 3, 1, 2)
 
 
-def _correction(texels: _Texels, maps: Float[Tensor, "batch 4 r r"], size: int) -> Float[Tensor, "batch 3 size size"]:
-    """Return how far the reflectance of texels is off by errors and depth of their pixels; 0 where hair hides them."""
+def _corrections(
+    texels: _Texels, maps: Float[Tensor, "batch 5 r r"]
+) -> tuple[Float[Tensor, "batch n 3"], Float[Tensor, "batch n 1"]]:
+    """Return how far the reflectance of texels is off by pixels (error, depth, mask), and how surely they show it."""
     read = F.grid_sample(maps, texels.places[:, None], align_corners=False, padding_mode="border")[:, :, 0]
-    error, depth = read[:, :3].transpose(1, 2), read[:, 3]
-    is_shown = (2 - (texels.distance - depth) / _IN_FRONT).clamp(0, 1)[..., None]
-    change = (error / texels.light.clamp_min(_LEAST_LIGHT)).clamp(-_LARGEST_STEP, _LARGEST_STEP) * is_shown
-    atlas = maps.new_zeros(len(maps), 3, size, size)
-    atlas[:, :, texels.rows, texels.columns] = change.transpose(1, 2)
-    return atlas
+    error, depth, mask = torch.split(read.transpose(1, 2), [3, 1, 1], -1)
+    change = (error / texels.light.clamp_min(_LEAST_LIGHT)).clamp(-_LARGEST_STEP, _LARGEST_STEP)
+    return change, mask * (2 - (texels.distance[..., None] - depth) / _IN_FRONT).clamp(0, 1)
+
+
+def _mean_of_teeth(
+    texels: _Texels, change: Float[Tensor, "batch n 3"], share: Float[Tensor, "batch n 1"]
+) -> Float[Tensor, "batch 3 1 1"]:
+    """Return the mean change over the teeth that are seen; none where too few are."""
+    weight = share * texels.is_tooth[:, None]
+    total = weight.sum(1)
+    mean = (change * weight).sum(1) / total.clamp_min(1)
+    return (mean * (total >= _LEAST_TEETH))[..., None, None]
 
 
 def _see_texels(
@@ -174,14 +198,15 @@ def _see_texels(
     """Return how cameras see the texels of an atlas of `size` on lit heads."""
     mesh, texels = generator.mesh, AtlasTexels.of(generator.mesh, size)
     vertices = generator.caster.surface(head)
-    both = torch.cat([vertices, vertex_normals(vertices, mesh.faces)], -1)
-    points, normals = torch.split(texels.interpolate(both[:, mesh.faces]), 3, dim=-1)
+    values = torch.cat([vertices, vertex_normals(vertices, mesh.faces), mouth_shade(mesh, vertices)], -1)
+    points, normals, shade = torch.split(texels.interpolate(values[:, mesh.faces]), 3, dim=-1)
     image, _ = project(points, camera)
     distance = (points - unpack_label(camera)[0][:, None, :3, 3]).norm(dim=-1)
     shadow = F.interpolate(generator.light.shadow(light), (size, size), mode="bilinear", align_corners=False)
     falling = harmonic_shading(light, F.normalize(normals, dim=-1)[:, None])[:, 0]
-    falling = falling + shadow[:, :, texels.rows, texels.columns].transpose(1, 2)
-    return _Texels(image * 2 - 1, distance, falling, texels.rows, texels.columns)
+    falling = (falling + shadow[:, :, texels.rows, texels.columns].transpose(1, 2)) * (1 - shade)
+    is_tooth = (mesh.part[texels.triangle] == mesh.part_names.index("teeth")).to(falling.dtype)
+    return _Texels(image * 2 - 1, distance, falling, is_tooth, texels.rows, texels.columns)
 
 
 def _see_mesh(
