@@ -5,11 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+from galatea.eg3d.anchored import AnchoredGenerator
+from galatea.eg3d.atlas import AtlasTexels
 from galatea.errors import ConfigError
 from galatea.inversion.lifting import LiftingConfig, lift_texture
 from galatea.inversion.objective import layer_of, shown
 from galatea.inversion.target import InversionTarget
 from galatea.metrics.quality import psnr
+from galatea.morphable.actions import ACTION_INDEX
+from galatea.morphable.head import HeadCoefficients, HeadModel
+from tests.small_generators import SMALL
 
 
 @pytest.fixture
@@ -89,6 +94,30 @@ def test_pixels_of_hair_correct_its_colour(generator, small, checkered):
     lifted = lift_texture(generator, hairy, ws, {}, LiftingConfig(3, generator.config.texture_size))
     assert lifted["tint"][0, 0].mean() > 3 * lifted["tint"][0, 1].abs().mean()
     assert reconstructed(generator, ws, hairy, lifted) > reconstructed(generator, ws, hairy, None) + 1
+
+
+def test_teeth_take_on_the_photo_s_colour_all_alike(small):
+    torch.manual_seed(0)
+    mesh = HeadModel.load()
+    generator = AnchoredGenerator(replace(SMALL, texture_size=128, plane_size=64, neural_rendering_resolution=64), mesh)
+    generator.eval().requires_grad_(False)
+    expression = torch.zeros(1, 52)
+    for name in ("mouthUpperUpLeft", "mouthUpperUpRight", "mouthSmileLeft", "mouthSmileRight"):
+        expression[0, ACTION_INDEX[name]] = 1
+    expression[0, ACTION_INDEX["jawOpen"]] = 0.3
+    head, ws = HeadCoefficients(torch.zeros(1, mesh.num_identity), expression), generator.mapping(torch.zeros(1, 4))
+    island = torch.zeros(1, 1, 128, 128)
+    texels = AtlasTexels.of(mesh, 128)
+    is_tooth = mesh.part[texels.triangle] == mesh.part_names.index("teeth")
+    island[0, 0, texels.rows[is_tooth], texels.columns[is_tooth]] = 1
+    background = torch.zeros(1, 3, 128, 128)
+    rendering = generator.synthesis(ws, small.camera(), head, {"texture": 0.4 * island.expand(-1, 3, -1, -1)})
+    matte = layer_of(rendering, 128)[1]
+    target = InversionTarget(shown(rendering, background), background, matte, matte, matte, small.camera(), head)
+    lifted = lift_texture(generator, target, ws, {}, LiftingConfig(5, 128))["texture"]
+    teeth = lifted[0, :, texels.rows[is_tooth], texels.columns[is_tooth]]
+    assert 0.1 < teeth.mean() < 0.6
+    assert teeth.std(1).max() < 1e-5
 
 
 def test_wrong_settings_are_named():
