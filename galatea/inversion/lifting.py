@@ -127,7 +127,9 @@ def lift_texture(
     small = target.at(min(size, generator.neural_rendering_resolution))
     seen = _see_mesh(generator, head, target.camera, small.image.shape[-1])
     inside = (seen.values[:, 1:] > 0.5).to(small.image.dtype)
-    outside = 1 - F.max_pool2d(inside, _RIM, 1, _RIM // 2)
+    # Neither the inside of mouths nor what is behind the person is to be painted onto the skin beside it.
+    person = -F.max_pool2d(-small.matte, 2 * _RIM - 1, 1, _RIM - 1)
+    outside = (1 - F.max_pool2d(inside, _RIM, 1, _RIM // 2)) * person
     texture = _at_size(maps.get("texture"), small.image.new_zeros(len(small.image), 3, size, size))
     tint = _at_size(maps.get("tint"), small.image.new_zeros(len(small.image), *generator.residual_shapes["tint"]))
     island = F.max_pool2d(texels.atlas(texels.is_tooth[None, :, None], size), 3, 1, 1)
