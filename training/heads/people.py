@@ -14,6 +14,7 @@ from galatea.morphable.sampling import PHENOTYPES, sample_phenotypes
 from training.heads.assets import Assets
 from training.heads.expressions import sample_expression
 from training.heads.extras import Extras
+from training.heads.folds import Creases, sample_creases
 
 SKIN_TONES = (
     np.array(
@@ -108,6 +109,7 @@ class Person:
     cloth_height: float
     cloth_tilt: float
     mouth: MouthSeat
+    creases: Creases
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ def sample_person(seed: int, model: HeadModel, assets: Assets) -> Person:
         cloth_height=float(rng.uniform(-0.365, -0.28)),
         cloth_tilt=float(rng.uniform(0.15, 0.5)),
         mouth=_mouth_seat(rng),
+        creases=sample_creases(named["age"], np.random.default_rng([seed, 11])),
     )
 
 

@@ -17,6 +17,7 @@ from galatea.morphable.correspondence import load_correspondence
 from galatea.morphable.head import HeadModel
 from training.heads import kernels, shading
 from training.heads.assets import Assets, to_linear
+from training.heads.folds import fold_values
 from training.heads.geometry import GeometryBuilder, HeadGeometry
 from training.heads.labels import IrisPoints, iris_points, landmark_points
 from training.heads.lighting import VertexLight
@@ -109,6 +110,8 @@ class HeadRenderer:
         scene.key_direction, scene.key_color = wp.vec3(*light.key_direction), wp.vec3(*light.key_color)
         scene.sky, scene.ground = wp.vec3(*light.sky), wp.vec3(*light.ground)
         scene.shine = person.shine
+        folds = fold_values(person.creases, sample.expression)
+        scene.num_folds, scene.folds = len(folds), wp.array(folds.ravel(), dtype=float, device=device)
         scene.cloth_color = wp.vec3(*to_linear(person.cloth_color))
         scene.cloth_height, scene.cloth_tilt = person.cloth_height, person.cloth_tilt
         extras = sample.extras

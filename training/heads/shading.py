@@ -53,6 +53,8 @@ class Scene:
     beard: wp.array(dtype=float)
     beard_color: wp.vec3
     has_beard: int
+    folds: wp.array(dtype=float)
+    num_folds: int
 
 
 @wp.func
@@ -204,6 +206,30 @@ def surface_normal(scene: Scene, face: int, bu: float, bv: float, point: wp.vec3
 
 
 @wp.func
+def folded(scene: Scene, rest: wp.vec3) -> wp.vec3:
+    """Return how folds of the skin tilt its normal (x, y), and how deep a point lies in them (z), 0..1."""
+    tilt_x, tilt_y, deep = float(0.0), float(0.0), float(0.0)
+    if rest[2] < 0.12:
+        return wp.vec3(0.0, 0.0, 0.0)
+    for fold in range(scene.num_folds):
+        at = fold * 8
+        x, y = rest[0] - scene.folds[at], rest[1] - scene.folds[at + 1]
+        along = x * scene.folds[at + 2] + y * scene.folds[at + 3]
+        length = scene.folds[at + 4]
+        if wp.abs(along) < length:
+            wave = 0.0022 * wp.noise(wp.uint32(11 + fold), rest * 55.0)
+            across = y * scene.folds[at + 2] - x * scene.folds[at + 3] + scene.folds[at + 5] * along * along + wave
+            far = across / scene.folds[at + 6]
+            if wp.abs(far) < 3.0:
+                end = along / length
+                depth = scene.folds[at + 7] * wp.exp(-0.5 * far * far) * (1.0 - end * end)
+                tilt_x += depth * far * scene.folds[at + 3]
+                tilt_y -= depth * far * scene.folds[at + 2]
+                deep += depth
+    return wp.vec3(tilt_x, tilt_y, wp.min(deep, 1.0))
+
+
+@wp.func
 def shade(scene: Scene, face: int, bu: float, bv: float, point: wp.vec3, view: wp.vec3) -> wp.vec4:
     """Colour (linear) and opacity of a surface point seen from `view` (unit, towards the camera)."""
     material = scene.material[face]
@@ -230,6 +256,10 @@ def shade(scene: Scene, face: int, bu: float, bv: float, point: wp.vec3, view: w
         cover *= wp.clamp(1.0 + 2.0 * light[1], 0.0, 1.0)
         light = wp.vec3(light[0], wp.max(light[1], 0.05), wp.max(light[2], 0.02))
     n = surface_normal(scene, face, bu, bv, point, view)
+    if material == 0 and scene.num_folds > 0:
+        fold = folded(scene, rest)
+        n = wp.normalize(n + wp.vec3(fold[0], fold[1], 0.0) * 0.75)
+        base = base * (1.0 - 0.42 * fold[2])
     cosine = wp.dot(n, scene.key_direction)
     seen = wp.clamp(light[0], 0.0, 1.0)
     diffuse = wp.vec3(wrapped(cosine, 0.05), wrapped(cosine, 0.05), wrapped(cosine, 0.05)) * seen

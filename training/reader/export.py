@@ -23,7 +23,7 @@ from galatea.morphable.actions import mirror_permutation
 from galatea.morphable.head import HeadModel
 from training.reader.labels import mean_points, mirror_landmarks, places
 from training.reader.patches import BATCH, RAISED, WIDER_PICTURE, pictures
-from training.reader.train_second_look import Looks
+from training.reader.train_second_look import Looks, load_looks
 
 NUM_EXAMPLES, MAX_YAW_DEG = 1200, 45.0
 MIN_CORRELATION, SLOPE_RANGE = 0.4, (0.5, 1.2)
@@ -166,7 +166,7 @@ def main() -> None:
     model = HeadModel.load()
     first = first_look_weights(args.run)
     weighing = load_file(args.weighing / "weighing.safetensors")
-    tensors = reader_tensors(first, load_file(args.looks / "looks.safetensors"), weighing, model)
+    tensors = reader_tensors(first, load_looks(args.looks), weighing, model)
     read, true, ratio = held_out(tensors, args.pictures, args.examples)
     tensors["calibration"] = calibrate(read, true)
     # A two-dimensional Gaussian has its median at 1.1774 standard deviations.

@@ -1,7 +1,8 @@
 """Trains the second looks at eyes and mouth: `python -m training.reader.train_second_look --pictures DIR --out DIR`.
 
 They are told the true pose, a little off, and look about where the eyes and the mouth are, so that they need no first
-look to learn from. The learning rate follows the clock.
+look to learn from. The learning rate follows the clock. Both learn apart: two processes may train one each (`--only`)
+into one folder.
 """
 
 from __future__ import annotations
@@ -48,6 +49,28 @@ class Looks(nn.Module):
         self.gaze_spread = nn.Parameter(torch.tensor(-1.5))
 
 
+PARTS = ("eyes", "mouth")
+
+
+def part_names(looks: Looks, part: str) -> set[str]:
+    """Return the names of the tensors that belong to one of the networks."""
+    own = ("mouth.", "mouth_spread") if part == "mouth" else ("eyes.", "eye_spread", "gaze_spread")
+    return {name for name in looks.state_dict() if name.startswith(own)}
+
+
+def load_looks(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of both networks as training left them."""
+    return {name: value for part in PARTS for name, value in load_file(folder / f"{part}.safetensors").items()}
+
+
+def save_looks(looks: Looks, tensors: dict[str, Tensor], parts: tuple[str, ...], folder: Path) -> None:
+    """Write the tensors of some of the networks, a file for each."""
+    for part in parts:
+        temporary = folder / f"{part}.tmp"
+        save_file({name: tensors[name].contiguous() for name in sorted(part_names(looks, part))}, temporary)
+        temporary.replace(folder / f"{part}.safetensors")
+
+
 def inputs(batch: dict[str, Tensor]) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return what each network is given: patches and poses."""
     eyes = (batch["eyes"].flatten(0, 1).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
@@ -55,38 +78,59 @@ def inputs(batch: dict[str, Tensor]) -> tuple[tuple[Tensor, Tensor], tuple[Tenso
     return (eyes, batch["eye_rotation"].flatten(0, 1)), (mouth, batch["mouth_rotation"])
 
 
-def read_patches(looks: Looks, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Apply both networks; actions come with their true values."""
-    eyes, mouth = inputs(batch)
-    eye, lips = looks.eyes(*eyes), looks.mouth(*mouth)
-    index = eye_action_index().to(eyes[0].device)
+def read_eyes(looks: Looks, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Apply the network of the eyes, to all right and left ones in turn; actions come with their true values."""
+    patches, rotation = inputs(batch)[0]
+    eye = looks.eyes(patches, rotation)
+    true = batch["expression"][:, eye_action_index().to(patches.device)].flatten(0, 1)
     gaze = nn.functional.normalize(batch["eye_forward"].flatten(0, 1) + eye.numbers[:, -3:], dim=-1)
-    return {
-        "eye_points": eye.points, "eye_sigma": eye.log_sigma, "mouth_points": lips.points,
-        "mouth_sigma": lips.log_sigma, "eye_actions": eye.numbers[:, :-3],
-        "eye_true": batch["expression"][:, index].flatten(0, 1), "mouth_actions": lips.numbers,
-        "mouth_true": batch["expression"][:, list(MOUTH_ACTIONS)], "gaze": gaze,
-    }  # fmt: skip
+    return {"points": eye.points, "sigma": eye.log_sigma, "actions": eye.numbers[:, :-3], "true": true, "gaze": gaze}
 
 
-def loss(looks: Looks, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """Return the total and its parts."""
-    read = read_patches(looks, batch)
-    eye_points = points_likelihood(read["eye_points"], read["eye_sigma"], batch["eye_points"].flatten(0, 1))
-    mouth_points = points_likelihood(read["mouth_points"], read["mouth_sigma"], batch["mouth_points"])
-    seen = (1 - read["eye_true"][:, EYE_ACTIONS.index("eyeBlink")]).clamp(0.03, 1)
+def read_mouths(looks: Looks, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Apply the network of the mouth; actions come with their true values."""
+    lips = looks.mouth(*inputs(batch)[1])
+    true = batch["expression"][:, list(MOUTH_ACTIONS)]
+    return {"points": lips.points, "sigma": lips.log_sigma, "actions": lips.numbers, "true": true}
+
+
+def eyes_loss(looks: Looks, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """Return the loss of the eyes and its parts."""
+    read = read_eyes(looks, batch)
+    points = points_likelihood(read["points"], read["sigma"], batch["eye_points"].flatten(0, 1))
+    seen = (1 - read["true"][:, EYE_ACTIONS.index("eyeBlink")]).clamp(0.03, 1)
     is_look = torch.tensor([name.startswith("eyeLook") for name in (*EYE_ACTIONS, "browInnerUp")])
-    eye = (read["eye_actions"] - read["eye_true"]).square() * torch.where(is_look, seen[:, None], 1.0)
-    mouth = (read["mouth_actions"] - read["mouth_true"]).square()
+    actions = (read["actions"] - read["true"]).square() * torch.where(is_look, seen[:, None], 1.0)
     gaze = (read["gaze"] - batch["gaze"].flatten(0, 1)).square().mean(-1, keepdim=True) * seen[:, None]
     total = (
-        POINTS_SHARE * (eye_points + mouth_points)
-        + ACTIONS_SHARE * (balanced(eye, looks.eye_spread) + balanced(mouth, looks.mouth_spread))
+        POINTS_SHARE * points
+        + ACTIONS_SHARE * balanced(actions, looks.eye_spread)
         + GAZE_SHARE * balanced(gaze, looks.gaze_spread[None])
     )
-    parts = {"eye_points": eye_points, "mouth_points": mouth_points, "eye": eye.mean(), "mouth": mouth.mean()}
-    parts["gaze"] = gaze.mean()
-    return total, {name: float(value.detach()) for name, value in parts.items()}
+    return total, {
+        "eye_points": float(points.detach()),
+        "eye": float(actions.detach().mean()),
+        "gaze": float(gaze.detach().mean()),
+    }
+
+
+def mouth_loss(looks: Looks, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """Return the loss of the mouths and its parts."""
+    read = read_mouths(looks, batch)
+    points = points_likelihood(read["points"], read["sigma"], batch["mouth_points"])
+    actions = (read["actions"] - read["true"]).square()
+    total = POINTS_SHARE * points + ACTIONS_SHARE * balanced(actions, looks.mouth_spread)
+    return total, {"mouth_points": float(points.detach()), "mouth": float(actions.detach().mean())}
+
+
+LOSSES = {"eyes": eyes_loss, "mouth": mouth_loss}
+
+
+def loss(looks: Looks, batch: dict[str, Tensor], parts: tuple[str, ...] = PARTS) -> tuple[Tensor, dict[str, float]]:
+    """Return the total and its parts."""
+    found = [LOSSES[part](looks, batch) for part in parts]
+    shares = {name: value for _, figures in found for name, value in figures.items()}
+    return torch.stack([total for total, _ in found]).sum(), shares
 
 
 def agreement(true: Float[Tensor, "n a"], read: Float[Tensor, "n a"], names: list[str]) -> str:
@@ -98,11 +142,20 @@ def agreement(true: Float[Tensor, "n a"], read: Float[Tensor, "n a"], names: lis
     return " ".join(f"{name}:{value:.2f}/{slope:.2f}" for name, value, slope in rows)
 
 
-def train(looks: Looks, pictures: Path, out: Path, seconds: float, seed: int, rate: float = PEAK_RATE) -> None:
-    """Train until the clock is out."""
+def train(
+    looks: Looks,
+    pictures: Path,
+    out: Path,
+    seconds: float,
+    seed: int,
+    rate: float = PEAK_RATE,
+    parts: tuple[str, ...] = PARTS,
+) -> None:
+    """Train some of the networks until the clock is out."""
     loader = DataLoader(PatchExamples(pictures, seed), BATCH, num_workers=1, prefetch_factor=20)
     average = {name: value.detach().clone() for name, value in looks.state_dict().items()}
-    optimizer = torch.optim.AdamW(looks.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY)
+    learned = [value for name, value in looks.named_parameters() if any(name in part_names(looks, p) for p in parts)]
+    optimizer = torch.optim.AdamW(learned, lr=0.0, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY)
     begun = saved = time.monotonic()
     means: dict[str, float] = {}
     for step, batch in enumerate(loader):
@@ -110,25 +163,24 @@ def train(looks: Looks, pictures: Path, out: Path, seconds: float, seed: int, ra
         for group in optimizer.param_groups:
             group["lr"] = rate * rate_share(min(spent / seconds, 1.0))
         with torch.autocast("cpu", torch.bfloat16):
-            total, parts = loss(looks, batch)
+            total, shares = loss(looks, batch, parts)
         optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
-        if bool(torch.isfinite(nn.utils.clip_grad_norm_(looks.parameters(), MAX_NORM))):
+        if bool(torch.isfinite(nn.utils.clip_grad_norm_(learned, MAX_NORM))):
             optimizer.step()
         share = min(EMA, (1 + step) / (10 + step))
         with torch.no_grad():
             for name, value in looks.state_dict().items():
                 if value.is_floating_point():
                     average[name].lerp_(value, 1 - share)
-        means = {name: means.get(name, value) * 0.99 + 0.01 * value for name, value in parts.items()}
+        means = {name: means.get(name, value) * 0.99 + 0.01 * value for name, value in shares.items()}
         is_over = spent >= seconds
         if step % LOG_STEPS == 0:
             rounded = {name: round(value, 4) for name, value in means.items()}
             logger.info("%5.0f s  seen %d  %s", spent, step * BATCH, json.dumps(rounded))
         if is_over or time.monotonic() - saved > SAVE_SECONDS:
             saved = time.monotonic()
-            save_file({name: value.contiguous() for name, value in average.items()}, out / "looks.tmp")
-            (out / "looks.tmp").replace(out / "looks.safetensors")
+            save_looks(looks, average, parts, out)
         if is_over:
             return
 
@@ -145,18 +197,18 @@ def start_from_built_in(looks: Looks, pictures: Path) -> None:
 def check(out: Path, pictures: Path, num_batches: int) -> None:
     """Print how well held-out patches are read."""
     looks = Looks(torch.from_numpy(mean_points(HeadModel.load())))
-    looks.load_state_dict(load_file(out / "looks.safetensors"))
+    looks.load_state_dict(load_looks(out))
     looks.eval()
     loader = iter(DataLoader(PatchExamples(pictures, 77, is_held_out=True), 50))
     batches = [next(loader) for _ in range(num_batches)]
-    read = [read_patches(looks, batch) for batch in batches]
-    columns = {name: torch.cat([part[name] for part in read]) for name in read[0]}
-    for name in ("eye_points", "mouth_points"):
-        true = torch.cat([batch[name] for batch in batches]).reshape(columns[name].shape)
-        print(f"{name}: median error {float((columns[name] - true).norm(dim=-1).median()):.4f} of a patch")
-    print(agreement(columns["eye_true"], columns["eye_actions"], [*EYE_ACTIONS, "browInnerUp"]))
-    names = [ARKIT_ACTIONS[index] for index in MOUTH_ACTIONS]
-    print(agreement(columns["mouth_true"], columns["mouth_actions"], names))
+    names = {"eyes": [*EYE_ACTIONS, "browInnerUp"], "mouth": [ARKIT_ACTIONS[index] for index in MOUTH_ACTIONS]}
+    for part, read_part, label in (("eyes", read_eyes, "eye_points"), ("mouth", read_mouths, "mouth_points")):
+        read = [read_part(looks, batch) for batch in batches]
+        columns = {name: torch.cat([rows[name] for rows in read]) for name in read[0]}
+        true = torch.cat([batch[label] for batch in batches]).reshape(columns["points"].shape)
+        error = float((columns["points"] - true).norm(dim=-1).median())
+        print(f"{part}: median error of points {error:.4f} of a patch")
+        print(agreement(columns["true"], columns["actions"], names[part]))
 
 
 def main() -> None:
@@ -167,8 +219,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=PEAK_RATE, help="highest learning rate")
-    parser.add_argument("--start", type=Path, help="looks.safetensors of an earlier training to go on from")
+    parser.add_argument("--start", type=Path, help="folder of an earlier training to go on from")
     parser.add_argument("--from-built-in", action="store_true", help="go on from the built-in weights")
+    parser.add_argument("--only", choices=PARTS, help="train one of the networks")
     parser.add_argument("--check", type=int, default=0, help="read so many batches of held-out patches instead")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -180,11 +233,13 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     looks = Looks(torch.from_numpy(mean_points(HeadModel.load())))
     if args.start is not None:
-        looks.load_state_dict(load_file(args.start))
+        places = {name: value for name, value in looks.state_dict().items() if name.endswith("mean_points")}
+        looks.load_state_dict(load_looks(args.start) | places)
     if args.from_built_in:
         start_from_built_in(looks, args.pictures)
     looks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    train(looks, args.pictures, args.out, args.minutes * 60, args.seed, args.rate)
+    parts = (args.only,) if args.only else PARTS
+    train(looks, args.pictures, args.out, args.minutes * 60, args.seed, args.rate, parts)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from training.reader.export import first_look_weights, reader_tensors
 from training.reader.losses import HUBER, balanced
 from training.reader.patches import RAISED, WIDER_PICTURE, pictures
 from training.reader.train import rate_share
+from training.reader.train_second_look import load_looks
 
 SHIFT, ZOOM, TURN = 0.012, 0.03, 0.03
 """Standard deviations of how regions lie: region sides, log size, radians."""
@@ -139,7 +140,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)
-    first, looks = first_look_weights(args.run), load_file(args.looks / "looks.safetensors")
+    first, looks = first_look_weights(args.run), load_looks(args.looks)
     weighing = part_of(built_in(), "weighing.") if args.from_built_in else None
     reader = FaceReader.from_tensors(reader_tensors(first, looks, weighing, HeadModel.load()))
     rows = gather(reader, args.pictures, args.out, 60 * args.minutes, args.seed)
