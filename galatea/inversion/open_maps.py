@@ -15,6 +15,7 @@ from torch import Tensor
 
 from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.carry import VIEWS
+from galatea.eg3d.painting import resample_axes
 from galatea.morphable.head import HeadCoefficients, HeadModel
 
 _HIDDEN_PARTS = ("mouth", "teeth", "tongue", "socket")
@@ -50,12 +51,17 @@ def open_planes(generator: AnchoredGenerator, size: int) -> Float[Tensor, "views
     show, but a photo from the side explains a collar beside the chin as well by a ball in front of it. The plane seen
     from above stays open: what it holds counts for the hair over the face, too.
     """
-    mesh, box = generator.mesh, generator.config.box
+    mesh, box, static_box = generator.mesh, generator.config.box, generator.config.static_box
     neutral = HeadCoefficients(mesh.mean.new_zeros(1, mesh.num_identity), mesh.mean.new_zeros(1, 52))
     vertices = mesh.vertices(neutral.identity, neutral.expression).float()
     eyes = box.enter(mesh.eye_centres(vertices)[0].mean(0))
     places = (torch.arange(2 * size, device=eyes.device) + 0.5) / size - 1
     weights = []
+
+    def in_box(axis: int) -> Float[Tensor, "1 places"]:
+        scale, shift = static_box.relate(box, axis)
+        return (places * scale + shift)[None]
+
     for view, seen in zip(VIEWS, generator.caster.cast(neutral, size).views, strict=True):
         at = {
             view.column_axis: places[None, :],
@@ -63,7 +69,8 @@ def open_planes(generator: AnchoredGenerator, size: int) -> Float[Tensor, "views
             view.depth_axis: seen.surface[0, :, :, 1] * view.depth_sign,
         }
         is_face = (at[1] < eyes[1]) & (at[2] > eyes[2] - _FACE_DEPTH / box.half) & (seen.mask[0] > 0)
-        face = (is_face & (view.name != "top")).float()[None]
-        wide = F.max_pool2d(face, 4 * _FACE_MARGIN + 1, 1, 2 * _FACE_MARGIN)
+        face = (is_face & (view.name != "top")).float()[None, None]
+        face = resample_axes(face, in_box(view.row_axis), in_box(view.column_axis))[0]
+        wide = F.max_pool2d(face.ceil(), 4 * _FACE_MARGIN + 1, 1, 2 * _FACE_MARGIN)
         weights.append(1 - F.avg_pool2d(wide, 2))
     return torch.stack(weights)

@@ -22,7 +22,7 @@ def test_the_inside_of_the_mouth_keeps_the_generator_s_own_texture(small):
 def test_planes_are_closed_before_the_lower_face_and_open_for_hair():
     generator = load_generator("builtin", "cpu")
     planes = open_planes(generator, 32)
-    mesh, box = generator.mesh, generator.config.box
+    mesh, box = generator.mesh, generator.config.static_box
     vertices = mesh.vertices(torch.zeros(1, mesh.num_identity), torch.zeros(1, 52))[0]
     crown = vertices[vertices[:, 1].argmax()]
     eyes = mesh.eye_centres(vertices[None])[0].mean(0)
