@@ -18,9 +18,9 @@ from galatea.faces.regions import Regions
 from galatea.morphable.actions import ACTION_INDEX, ARKIT_ACTIONS
 
 PATCH_SIZE = 64
-EYE_SIDE, EYE_RAISE, MOUTH_SIDE, MOUTH_DROP = 0.38, 0.1, 0.5, 0.06
+EYE_SIDE, EYE_RAISE, MOUTH_SIDE, MOUTH_DROP = 0.38, 0.14, 0.5, 0.06
 """Sides of patches in region sides (for a head of usual size); patches lie this share of their side above the middle of
-the eyelids, and below the middle of the lips: brows and chin belong to them."""
+the eyelids, and below the middle of the lips: brows, what raised brows crease, and chin belong to them."""
 RIGHT_EYE = (*EYE_POINTS[0], 468, 469, 470, 471, 472)
 LEFT_EYE = (*EYE_POINTS[1], 473, 474, 475, 476, 477)
 """Points that are read from eye patches: contour, halos, brow, iris; the right eye is the image-left one."""

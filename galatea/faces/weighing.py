@@ -1,7 +1,8 @@
 """The reader's last step: everything that was seen of a face, weighed together.
 
 What one patch cannot tell, the whole face can: brows that lie high on everybody's face of this shape are not raised,
-and a mouth that is narrow for these jaws is a pout. It also brings the points that no second look sees (cheeks, jaw,
+and a mouth that is narrow for these jaws is a pout. What shapes tell by themselves is learned from more heads than
+could be rendered, apart (`ShapeGuess`). The weighing also brings the points that no second look sees (cheeks, jaw,
 temples) in line with those that were seen more closely.
 """
 
@@ -14,8 +15,22 @@ from torch import Tensor, nn
 from galatea.faces.reader_network import FirstReading
 from galatea.faces.second_look import BOTH, last_layer
 
-HIDDEN, GAIN, MOVE = 224, 8.0, 0.02
-"""Width; what brings points to the size of other features; region sides that a move of 1 stands for."""
+HIDDEN, SHAPE_HIDDEN, GAIN, MOVE = 224, 128, 8.0, 0.02
+"""Widths; what brings points to the size of other features; region sides that a move of 1 stands for."""
+
+
+class ShapeGuess(nn.Module):
+    """What the places of the landmarks tell of the actions, by themselves: a perceptron over points and pose."""
+
+    def __init__(self, num_inputs: int) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Linear(num_inputs, SHAPE_HIDDEN), nn.ReLU())
+        self.out = last_layer(SHAPE_HIDDEN, 52)
+
+    def forward(self, shape: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch 52"]:
+        """Return actions."""
+        guess: Tensor = self.out(self.hidden(shape))
+        return guess
 
 
 class Weighing(nn.Module):
@@ -31,7 +46,8 @@ class Weighing(nn.Module):
         super().__init__()
         num = len(mean_points)
         self.register_buffer("mean_points", mean_points)
-        self.hidden = nn.Sequential(nn.Linear(2 * num + 6 + 3 * BOTH, HIDDEN), nn.ReLU())
+        self.shape = ShapeGuess(2 * num + 6)
+        self.hidden = nn.Sequential(nn.Linear(2 * num + 6 + 3 * BOTH + 52, HIDDEN), nn.ReLU())
         self.out = last_layer(HIDDEN, 52 + 2 * num)
 
     def forward(
@@ -49,10 +65,17 @@ class Weighing(nn.Module):
             eyes: features of the right eye and of the mirrored left one.
             mouth: features of the mouth.
         """
-        pose = rotation[..., :2].transpose(1, 2).flatten(1)
-        seen = torch.cat([GAIN * (points - self.mean_points).flatten(1), pose, eyes.flatten(1), mouth], 1)
+        shape = self.shape_of(points, rotation)
+        seen = torch.cat([shape, eyes.flatten(1), mouth, self.shape(shape)], 1)
         raw = self.out(self.hidden(seen))
         return raw[:, :52], MOVE * raw[:, 52:].reshape(points.shape)
+
+    def shape_of(
+        self, points: Float[Tensor, "batch 478 2"], rotation: Float[Tensor, "batch 3 3"]
+    ) -> Float[Tensor, "batch inputs"]:
+        """Return points and pose as the perceptrons take them."""
+        pose = rotation[..., :2].transpose(1, 2).flatten(1)
+        return torch.cat([GAIN * (points - self.mean_points).flatten(1), pose], 1)
 
 
 def aligned(points: Float[Tensor, "batch 478 2"], first: FirstReading) -> Float[Tensor, "batch 478 2"]:

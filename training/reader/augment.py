@@ -38,11 +38,11 @@ class Scene:
 
 
 def augment(scene: Scene, rng: np.random.Generator, is_plain: bool = False) -> Float[np.ndarray, "s s 3"]:
-    """Return the picture; `is_plain` only puts the head on its background."""
-    from training.reader.wear import wear  # Drawing needs this module's Scene.
+    """Return the picture; `is_plain` only puts the head on its background, most with darker lashes."""
+    from training.reader.wear import wear, with_lashes  # Drawing needs this module's Scene.
 
     if is_plain:
-        return np.asarray(scene.rgb + scene.behind * (1 - scene.alpha[..., None]))
+        return with_lashes(scene.rgb + scene.behind * (1 - scene.alpha[..., None]), scene, rng)
     share = MILD_SHARE if rng.random() < MILD_EXAMPLES else 1.0
     head = _skin(scene, rng, share)
     if rng.random() < 0.35 * share:

@@ -1,7 +1,8 @@
 """Writes the reader's weights: `python -m training.reader.export --run DIR --looks DIR --weighing DIR --pictures DIR`.
 
-Folds the batch normalisation, calibrates actions and uncertainties on held-out renders (those that training never
-reads), adds the landmarks' mirror pairs and their places on the head model, and stores float16 and bytes.
+Folds the batch normalisation, calibrates actions and uncertainties on renders that nothing was trained on (all of
+`--pictures`), whose expressions should be as frequent as people's are (`training.heads.render`), adds the landmarks'
+mirror pairs and their places on the head model, and stores float16 and bytes.
 """
 
 from __future__ import annotations
@@ -90,12 +91,12 @@ def reader_tensors(
 def held_out(
     tensors: dict[str, Tensor], folder: Path, num: int
 ) -> tuple[Float[Tensor, "n 52"], Float[Tensor, "n 52"], Float[Tensor, "n 478"]]:
-    """Return read and true coefficients, and landmark errors in standard deviations, of held-out renders.
+    """Return read and true coefficients, and landmark errors in standard deviations, of renders.
 
     The pictures are clear, on backgrounds, and no profiles, as most photos are.
     """
     wide = {**tensors, "calibration": torch.stack([torch.full((52,), 0.5), torch.full((52,), 0.25)])}
-    reader, stream = FaceReader.from_tensors(wide), pictures(folder, 5, is_held_out=True, plain_share=1.0)
+    reader, stream = FaceReader.from_tensors(wide), pictures(folder, 5, is_held_out=True, plain_share=1.0, every=1)
     read: list[Tensor] = []
     true: list[Tensor] = []
     ratio: list[Tensor] = []

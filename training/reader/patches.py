@@ -161,13 +161,13 @@ class PatchExamples(IterableDataset):  # type: ignore[type-arg]
 
 
 def pictures(
-    folder: Path, seed: int, is_held_out: bool = False, plain_share: float = PLAIN_SHARE
+    folder: Path, seed: int, is_held_out: bool = False, plain_share: float = PLAIN_SHARE, every: int = 40
 ) -> Iterator[dict[str, Float[Tensor, "n *shape"]]]:
-    """Yield batches of upright pictures with labels, without end."""
+    """Yield batches of upright pictures with labels, without end; every `every`-th shard is held out."""
     rng, model = np.random.default_rng(seed), HeadModel.load()
     labels = bake_labels(model)
     rows: list[dict[str, np.ndarray]] = []
-    for render, other in Shards(folder, is_held_out).drawn(rng, model):
+    for render, other in Shards(folder, is_held_out, every).drawn(rng, model):
         is_plain = rng.random() < plain_share
         rows.append(upright_example(render, labels, rng, other, PICTURE_SIZE, WIDER_PICTURE, is_plain).tensors())
         if len(rows) == BATCH:

@@ -91,7 +91,7 @@ def tight_cameras(rng: np.random.Generator, num: int) -> Float[np.ndarray, "n 25
     return pack_label(pose, lens).float().numpy()
 
 
-def render_shard(renderer: HeadRenderer, people: range) -> dict[str, np.ndarray]:
+def render_shard(renderer: HeadRenderer, people: range, mixed_share: float = MIXED_SHARE) -> dict[str, np.ndarray]:
     """Return the arrays of some people's pictures."""
     rows: dict[str, list[np.ndarray]] = {}
     for person in people:
@@ -99,7 +99,7 @@ def render_shard(renderer: HeadRenderer, people: range) -> dict[str, np.ndarray]
             rng = np.random.default_rng([person, 7, number])
             sample = sample_head(person, number, NUM_VIEWS, renderer.model, renderer.assets)
             cameras = tight_cameras(rng, NUM_VIEWS)
-            expression = mixed_expression(rng) if rng.random() < MIXED_SHARE else sample.expression
+            expression = mixed_expression(rng) if rng.random() < mixed_share else sample.expression
             sample = replace(sample, cameras=cameras, expression=expression)
             for picture, camera in zip(renderer.render(sample, SIZE), cameras, strict=True):
                 row = {
@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--people", type=int, default=3360)
     parser.add_argument("--first", type=int, default=FIRST_PERSON)
+    parser.add_argument("--mixed-share", type=float, default=MIXED_SHARE, help="of expressions that are hard to read")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(1)
@@ -129,7 +130,7 @@ def main() -> None:
         if not path.exists():
             people = range(start, min(start + PEOPLE_PER_SHARD, args.first + args.people))
             temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            save_file(render_shard(renderer, people), temporary)
+            save_file(render_shard(renderer, people, args.mixed_share), temporary)
             temporary.replace(path)
             logger.info("%s", path.name)
 

@@ -1,7 +1,9 @@
 """Trains the reader's last step: `python -m training.reader.train_weighing --run DIR --looks DIR ... --out DIR`.
 
 Reads spoiled pictures with the first and the second looks as they are, keeps what they saw (`seen.safetensors`; more
-is added while there is time), and trains the weighing on it.
+is added while there is time), and trains the weighing on it. The pictures should show people that the looks have not
+learned from: what they say of those they know is better than what they say of others. Before that, what shapes tell by
+themselves is learned from heads that nobody rendered, misread as those in the pictures were.
 """
 
 from __future__ import annotations
@@ -23,18 +25,20 @@ from galatea.faces.reader import FaceReader
 from galatea.faces.reader_data import built_in, part_of
 from galatea.faces.reader_network import FirstReading
 from galatea.faces.regions import Regions
-from galatea.faces.weighing import aligned
+from galatea.faces.weighing import Weighing, aligned
 from galatea.morphable.actions import ACTION_INDEX, ARKIT_ACTIONS
 from galatea.morphable.head import HeadModel
 from training.reader.export import first_look_weights, reader_tensors
 from training.reader.losses import HUBER, balanced
 from training.reader.patches import RAISED, WIDER_PICTURE, pictures
+from training.reader.shapes import Misreadings, Shapes, sample_shapes
 from training.reader.train import rate_share
 from training.reader.train_second_look import load_looks
 
 SHIFT, ZOOM, TURN = 0.012, 0.03, 0.03
 """Standard deviations of how regions lie: region sides, log size, radians."""
-BATCH, RATE, WEIGHT_DECAY, DROPPED, EPOCHS, POINTS_SHARE = 128, 1e-3, 0.05, 0.2, 30, 0.3
+BATCH, RATE, WEIGHT_DECAY, DROPPED, EPOCHS, POINTS_SHARE = 128, 1e-3, 0.2, 0.3, 16, 0.3
+NUM_SHAPES, SHAPE_STEPS, SHAPE_BATCH, SHAPE_RATE, POSE_NOISE = 100_000, 6000, 256, 2e-3, 0.02
 logger = logging.getLogger(__name__)
 
 
@@ -78,15 +82,40 @@ def weighed(closer: CloserLook, rows: dict[str, Tensor], dropped: float = 0.0) -
 def loss(closer: CloserLook, rows: dict[str, Tensor], spread: Float[Tensor, "52"]) -> Float[Tensor, ""]:
     """Return the loss: squared errors of actions over their learned spread, and distances of points over their own."""
     seen, true = weighed(closer, rows, DROPPED), rows["true_actions"]
-    error = (seen.actions - true).square()
-    weight = torch.ones_like(error)
+    error = (seen.actions - true).square() * open_eyes(true)
+    distance = (seen.points - rows["true_points"]).norm(dim=-1) / rows["sigma"]
+    calm = torch.where(distance < HUBER, 0.5 * distance.square(), HUBER * (distance - 0.5 * HUBER))
+    return balanced(error, spread) + POINTS_SHARE * calm.mean()
+
+
+def open_eyes(actions: Float[Tensor, "n 52"]) -> Float[Tensor, "n 52"]:
+    """Return how much each action counts: closed eyes do not look."""
+    weight = torch.ones_like(actions)
     for action, name in enumerate(ARKIT_ACTIONS):
         if name.startswith("eyeLook"):
             side = "Left" if name.endswith("Left") else "Right"
-            weight[:, action] = (1 - true[:, ACTION_INDEX[f"eyeBlink{side}"]]).clamp(0.03, 1)
-    distance = (seen.points - rows["true_points"]).norm(dim=-1) / rows["sigma"]
-    calm = torch.where(distance < HUBER, 0.5 * distance.square(), HUBER * (distance - 0.5 * HUBER))
-    return balanced(error * weight, spread) + POINTS_SHARE * calm.mean()
+            weight[:, action] = (1 - actions[:, ACTION_INDEX[f"eyeBlink{side}"]]).clamp(0.03, 1)
+    return weight
+
+
+def train_shape(weighing: Weighing, shapes: Shapes, misreadings: Misreadings, num_steps: int, seed: int) -> None:
+    """Teach a weighing what shapes tell by themselves."""
+    generator = torch.Generator().manual_seed(seed)
+    weighing.shape.requires_grad_(True)
+    optimizer = torch.optim.AdamW(weighing.shape.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=0.01)
+    weight = open_eyes(shapes.actions)
+    for step in range(num_steps):
+        for group in optimizer.param_groups:
+            group["lr"] = SHAPE_RATE * rate_share(step / num_steps)
+        chosen = torch.randint(len(weight), (SHAPE_BATCH,), generator=generator)
+        rotation = shapes.rotation[chosen]
+        points = shapes.points[chosen] + misreadings.draw(rotation, generator)
+        rotation = rotation + POSE_NOISE * torch.randn(rotation.shape, generator=generator)
+        guess = weighing.shape(weighing.shape_of(points, rotation))
+        total = ((guess - shapes.actions[chosen]).square() * weight[chosen]).mean()
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        optimizer.step()
 
 
 def gather(reader: FaceReader, folder: Path, out: Path, seconds: float, seed: int) -> dict[str, Tensor]:
@@ -103,16 +132,17 @@ def gather(reader: FaceReader, folder: Path, out: Path, seconds: float, seed: in
     return rows
 
 
-def train(closer: CloserLook, rows: dict[str, Tensor], seed: int) -> None:
+def train(closer: CloserLook, rows: dict[str, Tensor], seed: int, num_epochs: int = EPOCHS) -> None:
     """Train the weighing."""
     generator = torch.Generator().manual_seed(seed)
     spread = nn.Parameter(torch.full((52,), -1.5))
     closer.weighing.requires_grad_(True)
-    parameters = [*closer.weighing.parameters(), spread]
+    closer.weighing.shape.requires_grad_(False)
+    parameters = [*closer.weighing.hidden.parameters(), *closer.weighing.out.parameters(), spread]
     optimizer = torch.optim.AdamW(parameters, lr=0.0, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY)
     num = len(rows["points"])
-    steps, step, mean = EPOCHS * (num // BATCH), 0, 0.0
-    for epoch in range(EPOCHS):
+    steps, step, mean = num_epochs * (num // BATCH), 0, 0.0
+    for epoch in range(num_epochs):
         for chosen in torch.randperm(num, generator=generator)[: num // BATCH * BATCH].view(-1, BATCH):
             for group in optimizer.param_groups:
                 group["lr"] = RATE * rate_share(step / steps)
@@ -145,6 +175,10 @@ def main() -> None:
     reader = FaceReader.from_tensors(reader_tensors(first, looks, weighing, HeadModel.load()))
     rows = gather(reader, args.pictures, args.out, 60 * args.minutes, args.seed)
     logger.info("%d examples", len(rows["points"]))
+    if not args.from_built_in:
+        train_shape(
+            reader.closer.weighing, sample_shapes(NUM_SHAPES, args.seed), Misreadings.of(rows), SHAPE_STEPS, args.seed
+        )
     train(reader.closer, rows, args.seed)
     weights = {name: value.detach().contiguous() for name, value in reader.closer.weighing.state_dict().items()}
     save_file(weights, args.out / "weighing.safetensors")

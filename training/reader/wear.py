@@ -21,6 +21,8 @@ EYES = ((33, 133, 159, 145), (362, 263, 386, 374))
 UPPER_LIDS = ((33, 246, 161, 160, 159, 158, 157, 173, 133), (263, 466, 388, 387, 386, 385, 384, 398, 362))
 CHIN, MOUTH, FOREHEAD, CHEEKS = 152, 13, 10, (50, 280)
 # fmt: on
+LASHES = 0.8
+"""Share of pictures with darker lashes than the renders', clear ones too."""
 _SHIFT = 4
 
 
@@ -31,7 +33,7 @@ def wear(image: np.ndarray, scene: Scene, rng: np.random.Generator, share: float
     image = image.copy()
     if rng.random() < 0.3 * share:
         _make_up(image, points, scene, rng)
-    if rng.random() < 0.6 * share:
+    if rng.random() < LASHES:
         _lashes(image, points, rng)
     if rng.random() < 0.25 * share:
         _brows(image, points, scene, rng)
@@ -45,6 +47,14 @@ def wear(image: np.ndarray, scene: Scene, rng: np.random.Generator, share: float
         _hat(image, points, rng)
     if rng.random() < 0.15 * share:
         _occluder(image, points, rng)
+    return image
+
+
+def with_lashes(image: np.ndarray, scene: Scene, rng: np.random.Generator) -> Float[np.ndarray, "s s 3"]:
+    """Draw lashes over most pictures: else the dark line of closed eyes is taken for eyes that are open a little."""
+    image = image.copy()
+    if rng.random() < LASHES:
+        _lashes(image, scene.view.project(scene.points3), rng)
     return image
 
 

@@ -194,7 +194,7 @@ def test_weighing_learns_what_single_looks_miss(folder: Path, head: HeadModel) -
     alone = (rows["actions"] - rows["true_actions"]).square().mean()
     with torch.no_grad():
         assert torch.allclose(weighed(reader.closer, rows).points, rows["points"], atol=1e-6), "untrained adds nothing"
-    train_weighing(reader.closer, {name: torch.cat([value] * 4) for name, value in rows.items()}, 1)
+    train_weighing(reader.closer, {name: torch.cat([value] * 4) for name, value in rows.items()}, 1, num_epochs=40)
     with torch.no_grad():
         together = weighed(reader.closer, rows)
     assert (together.actions - rows["true_actions"]).square().mean() < 0.7 * alone
