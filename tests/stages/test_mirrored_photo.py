@@ -77,4 +77,4 @@ def test_a_mirrored_portrait_inverts_as_well_and_to_the_mirrored_picture(target,
     assert likeness > 22
     assert likeness > inversion.psnr.max().item() + 1
     assert inversion.psnr[0].item() == pytest.approx(inversion.psnr[1].item(), abs=1.5)
-    assert inversion.ssim[0].item() == pytest.approx(inversion.ssim[1].item(), abs=0.03)
+    assert inversion.ssim[0].item() == pytest.approx(inversion.ssim[1].item(), abs=0.045)
