@@ -12,7 +12,7 @@ from galatea.animation.arkit import from_arkit_csv
 from galatea.animation.camera_path import camera_path, camera_path_names
 from galatea.animation.motion import Motion
 from galatea.animation.presets import preset, preset_names
-from galatea.animation.smoothing import fill_gaps, one_euro
+from galatea.animation.smoothing import fill_gaps, steadied
 from galatea.animation.tracking import FaceModels, FaceTrack, track_face
 from galatea.animation.video import open_video
 from galatea.cameras import view_angles
@@ -37,7 +37,7 @@ class VideoSettings:
     Attributes:
         max_seconds: what comes later is not read.
         fps: sample at this rate; None keeps the source's.
-        min_cutoff_hz, beta: of the One-Euro filter.
+        min_cutoff_hz, beta: of the One-Euro filter (`smoothing.steadied`).
         min_found: smallest share of frames with a face that makes a usable driver.
     """
 
@@ -78,7 +78,7 @@ def from_video(data: bytes, reading: Reading, name: str = "video", settings: Vid
     if not bool(is_valid.any()):
         raise DriverError(f"driving video {name!r}: the head model fits the face in none of {found} frames")
     signal = fill_gaps(torch.cat([fit.expression, _angles(fit) / ANGLE_UNIT_DEG], dim=1), is_valid)
-    smooth = one_euro(signal, video.fps, settings.min_cutoff_hz, settings.beta)
+    smooth = steadied(signal, video.fps, settings.min_cutoff_hz, settings.beta)
     expression = smooth[:, :-3].clamp(0, 1)
     return Motion.build(
         name=name,

@@ -1,4 +1,4 @@
-"""Fill gaps of a tracked signal and take its jitter away."""
+"""Fill gaps of a tracked signal and take its jitter away, but not its blinks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import math
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+JITTERS, MIN_BOUND = 4.0, 0.02
+"""Differences of so many standard deviations of the jitter are half motion, half jitter; the least such difference."""
 
 
 def fill_gaps(values: Float[Tensor, "frames n"], is_valid: Bool[Tensor, "frames"]) -> Float[Tensor, "frames n"]:
@@ -24,6 +27,32 @@ def fill_gaps(values: Float[Tensor, "frames n"], is_valid: Bool[Tensor, "frames"
     start, end = known[before], known[after]
     share = ((times - start) / (end - start).clamp(min=1)).clamp(0, 1)[:, None]
     return values[start] * (1 - share) + values[end] * share
+
+
+def steadied(
+    values: Float[Tensor, "frames n"], fps: float, min_cutoff_hz: float = 1.5, beta: float = 0.5
+) -> Float[Tensor, "frames n"]:
+    """Smooth, but keep what is over in a few frames and yet no jitter, as blinks are.
+
+    What `one_euro` takes away comes back as far as it exceeds each column's own jitter, as Wiener's filter would weigh
+    it: `r^2 / (r^2 + t^2)` of a difference r comes back, t being `JITTERS` standard deviations of the jitter.
+    """
+    smooth = one_euro(values, fps, min_cutoff_hz, beta)
+    taken = (values - smooth).square()
+    bound = (JITTERS * jitter(values)).clamp_min(MIN_BOUND).square()
+    return smooth + (values - smooth) * taken / (taken + bound)
+
+
+def jitter(values: Float[Tensor, "frames n"]) -> Float[Tensor, "n"]:
+    """Return the standard deviation of each column's noise, from the median of its second differences.
+
+    Motion is smooth in most frames, so that of the second differences mostly noise remains; blinks are too few to
+    count. Clips of fewer than three frames have none.
+    """
+    if len(values) < 3:
+        return values.new_zeros(values.shape[1])
+    second = values[2:] - 2 * values[1:-1] + values[:-2]
+    return second.abs().median(0).values / (math.sqrt(6) * 0.6745)
 
 
 def one_euro(
