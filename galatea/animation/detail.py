@@ -95,7 +95,8 @@ class CarriedDetail:
     ) -> Float[Tensor, "batch 4 size size"]:
         """Return rendered layers with a share (0..1) of the detail, smooth across seams, which are known coarsely."""
         alpha = rendered[:, 3:] + share * self.layer[:, 3:]
-        whole = torch.cat([cut_colours(rendered, alpha) + share * self.layer[:, :3], alpha], 1)
+        # What the photo showed beside the rendering may come to lie on it: together no more than opaque.
+        whole = torch.cat([cut_colours(rendered, alpha) + share * self.layer[:, :3], alpha], 1) / alpha.clamp_min(1)
         return torch.lerp(whole, F.avg_pool2d(whole, 5, 1, 2, count_include_pad=False), self.seams)
 
 

@@ -13,6 +13,11 @@ from galatea.eg3d.surface import head_distance
 from galatea.eg3d.view_planes import Box, SurfaceTables
 from galatea.errors import ConfigError
 
+_NUM_FINER = 6
+"""Steps of the second march towards the surface, over two of the first march."""
+_LEAST_STEP = 1e-8
+"""Rays that miss the box have no steps."""
+
 
 @dataclass(frozen=True)
 class SurfaceSampling:
@@ -60,13 +65,34 @@ def box_interval(rays: Rays, box: Box) -> tuple[Float[Tensor, "batch rays"], Flo
 def find_surface(
     tables: SurfaceTables, rays: Rays, box: Box, num_steps: int
 ) -> tuple[Float[Tensor, "batch rays"], Bool[Tensor, "batch rays"], Tensor, Tensor]:
-    """March rays to the head: depth of the first crossing (or of the closest approach), whether it hits, near, far."""
+    """March rays to the head: depth of the first crossing (or of the closest approach), whether it hits, near, far.
+
+    A second march of smaller steps around what the first found keeps outlines whole: rays that graze the head would
+    come nearest to it in another place than their neighbours.
+    """
     near, far = box_interval(rays, box)
-    fraction = (torch.arange(num_steps, device=near.device, dtype=near.dtype) + 0.5) / num_steps
-    depths = near[..., None] + (far - near)[..., None] * fraction
+    step = (far - near) / num_steps
+    found, _, _ = _march(tables, rays, box, near, step, num_steps)
+    _, is_hit, depth = _march(tables, rays, box, found - step, 2 * step / _NUM_FINER, _NUM_FINER)
+    return depth, is_hit, near, far
+
+
+def _march(
+    tables: SurfaceTables,
+    rays: Rays,
+    box: Box,
+    start: Float[Tensor, "batch rays"],
+    step: Float[Tensor, "batch rays"],
+    num_steps: int,
+) -> tuple[Float[Tensor, "batch rays"], Bool[Tensor, "batch rays"], Float[Tensor, "batch rays"]]:
+    """Return the depth of the first step inside the head or else of the closest one, whether it is inside, and where
+    the ray enters there.
+    """
+    ticks = torch.arange(num_steps, device=start.device, dtype=start.dtype) + 0.5
+    depths = start[..., None] + step[..., None] * ticks
     q = box.enter(rays.origins[..., None, :] + depths[..., None] * rays.directions[..., None, :])
     distance = head_distance(tables, q.flatten(1, 2)).view(depths.shape)
-    distance = torch.where((far - near)[..., None] > 1e-6, distance, torch.ones_like(distance))
+    distance = torch.where(step[..., None] > _LEAST_STEP, distance, torch.ones_like(distance))
     inside = distance < 0
     is_hit = inside.any(-1)
     first = inside.to(torch.uint8).argmax(-1)
@@ -75,7 +101,7 @@ def find_surface(
     d0, d1 = distance.gather(-1, before)[..., 0], distance.gather(-1, closest)[..., 0]
     t0, t1 = depths.gather(-1, before)[..., 0], depths.gather(-1, closest)[..., 0]
     crossing = t0 + (t1 - t0) * (d0 / (d0 - d1).clamp_min(1e-6)).clamp(0, 1)
-    return torch.where(is_hit, crossing, t1), is_hit, near, far
+    return t1, is_hit, torch.where(is_hit, crossing, t1)
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from galatea.animation.detail import carry_detail, enlarge_lookup, find_jumps, make_detail
+from galatea.animation.detail import CarriedDetail, carry_detail, enlarge_lookup, find_jumps, make_detail
 from galatea.animation.origins import HeadMesh, motion_from_beside
 from galatea.cameras import PIVOT, orbit
 from galatea.eg3d.posing import Pose
@@ -150,3 +150,9 @@ def test_behind_an_outline_motion_comes_from_what_is_beside_at_the_same_depth():
     found, is_beside = motion_from_beside(motion, 1 - wanted, wanted, depth)
     torch.testing.assert_close(is_beside, wanted)
     torch.testing.assert_close(found[0, :, :, 4], torch.tensor([0.0, 2.0, 0.0])[:, None].expand(3, 8))
+
+
+def test_detail_that_comes_to_lie_on_an_opaque_rendering_does_not_shine():
+    skin = torch.tensor([0.8, 0.6, 0.5, 1.0])[None, :, None, None].expand(1, 4, 8, 8)
+    carried = CarriedDetail(skin, None, torch.zeros(1, 1, 8, 8))
+    assert torch.allclose(carried.added_to(skin, 1.0), skin)

@@ -4,6 +4,7 @@ import torch
 
 from galatea.cameras import orbit
 from galatea.eg3d.edges import find_outlines, refine_outlines
+from galatea.eg3d.guided_sampling import find_surface
 from galatea.eg3d.ray_casting import RayCaster
 from galatea.eg3d.rays import camera_rays
 from galatea.eg3d.view_planes import SurfaceTables, ViewPlanes
@@ -63,3 +64,16 @@ def test_without_outlines_nothing_changes():
     )
     assert found[0] is image
     assert found[1] is depth
+
+
+@torch.no_grad()
+def test_rays_beside_an_outline_come_nearest_to_the_head_where_a_fine_search_finds_them():
+    caster = heads([0.0])
+    rays = camera_rays(orbit(torch.full((1,), 0.3), torch.zeros(1)), 128)
+    rough, exact = (find_surface(caster.tables, rays, caster.box, steps) for steps in (28, 600))
+    image = exact[1].float().view(1, 1, 128, 128)
+    is_rim = (torch.nn.functional.max_pool2d(image, 5, 1, 2) + torch.nn.functional.max_pool2d(-image, 5, 1, 2)) > 0
+    rim = is_rim.flatten()
+    assert (rough[1] == exact[1])[0, rim].float().mean() > 0.97
+    same = rim & (rough[1] == exact[1])[0]
+    assert (rough[0] - exact[0])[0, same].abs().quantile(0.95) < caster.sampling.surface_width
