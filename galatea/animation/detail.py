@@ -13,6 +13,7 @@ Colours here are premultiplied by opacity and run from 0 to 1; a layer has four 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +37,11 @@ _LEAST_AREA, _FULL_AREA = 0.35, 0.6
 _FINE = 24
 """Detail of this share of the photo or smaller also tells about the other half of a head."""
 _SOLID = 0.8
-"""Opacity below which an outline is too near to be mirrored."""
+"""Opacity below which an outline is too near to be mirrored, and cracks are none."""
+_LEAST_OPAQUE = 0.15
+"""Opacity up to which a line is a gap, not a crack."""
+_GRID = 256
+"""Size of the maps in which correspondences are computed."""
 _AROUND = 1 / 48
 """Share of the picture around a place of which the mean opacity says how far an outline is."""
 _APART, _TOGETHER = 0.5, 0.9
@@ -97,7 +102,20 @@ class CarriedDetail:
         alpha = rendered[:, 3:] + share * self.layer[:, 3:]
         # What the photo showed beside the rendering may come to lie on it: together no more than opaque.
         whole = torch.cat([cut_colours(rendered, alpha) + share * self.layer[:, :3], alpha], 1) / alpha.clamp_min(1)
-        return torch.lerp(whole, F.avg_pool2d(whole, 5, 1, 2, count_include_pad=False), self.seams)
+        return without_cracks(torch.lerp(whole, F.avg_pool2d(whole, 5, 1, 2, count_include_pad=False), self.seams))
+
+
+def without_cracks(layer: Float[Tensor, "batch 4 size size"]) -> Float[Tensor, "batch 4 size size"]:
+    """Return a layer opaque where only a thin line in what is opaque lets the background through.
+
+    Where the rendering ends and what the photo showed beyond it begins is known to a pixel of the look-up's grid.
+    """
+    alpha = layer[:, 3:].clamp(0, 1)
+    reach = math.ceil(layer.shape[-1] / _GRID)
+    closed = -F.max_pool2d(-F.max_pool2d(alpha, 2 * reach + 1, 1, reach), 2 * reach + 1, 1, reach)
+    is_crack = ((closed - _SOLID) / (1 - _SOLID)).clamp(0, 1) * (alpha / _LEAST_OPAQUE - 1).clamp(0, 1)
+    # Where nothing is opaque, colours are what the photo's background has beyond the cleared one.
+    return layer * (1 + is_crack * (closed / alpha.clamp_min(_LEAST_OPAQUE) - 1).clamp_min(0))
 
 
 def cut_colours(
@@ -114,7 +132,7 @@ def make_detail(
     depth: Float[Tensor, "1 1 r r"],
     alpha: Float[Tensor, "1 1 r r"],
     mesh: HeadMesh | None = None,
-    grid: int = 256,
+    grid: int = _GRID,
 ) -> PhotoDetail:
     """Prepare the difference layer of one photo for look-ups.
 

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from galatea.animation.detail import CarriedDetail, carry_detail, enlarge_lookup, find_jumps, make_detail
+from galatea.animation.detail import (
+    CarriedDetail,
+    carry_detail,
+    enlarge_lookup,
+    find_jumps,
+    make_detail,
+    without_cracks,
+)
 from galatea.animation.origins import HeadMesh, motion_from_beside
 from galatea.cameras import PIVOT, orbit
 from galatea.eg3d.posing import Pose
@@ -156,3 +163,20 @@ def test_detail_that_comes_to_lie_on_an_opaque_rendering_does_not_shine():
     skin = torch.tensor([0.8, 0.6, 0.5, 1.0])[None, :, None, None].expand(1, 4, 8, 8)
     carried = CarriedDetail(skin, None, torch.zeros(1, 1, 8, 8))
     assert torch.allclose(carried.added_to(skin, 1.0), skin)
+
+
+def skin(size=32):
+    return torch.tensor([0.8, 0.6, 0.5, 1.0])[None, :, None, None].repeat(1, 1, size, size)
+
+
+def test_a_thin_line_between_rendering_and_detail_is_closed():
+    cracked = skin()
+    cracked[..., 10] *= 0.5
+    assert torch.allclose(without_cracks(cracked), skin(), atol=1e-3)
+
+
+def test_gaps_outlines_and_what_lies_beyond_them_stay_as_they_are():
+    layer = skin()
+    layer[..., 6], layer[..., 12:20] = layer[..., 6] * 0.05, layer[..., 12:20] * 0.5
+    layer[..., 24:] = torch.tensor([-0.1, 0.05, 0.1, 0.0])[None, :, None, None]
+    assert torch.allclose(without_cracks(layer), layer)
