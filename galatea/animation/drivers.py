@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from galatea.animation.arkit import from_arkit_csv
@@ -18,6 +19,7 @@ from galatea.animation.video import open_video
 from galatea.cameras import view_angles
 from galatea.errors import DriverError, InputError
 from galatea.images import decode_image
+from galatea.morphable.actions import ACTION_INDEX, ARKIT_ACTIONS
 from galatea.morphable.fitting import HeadFit, HeadFitter
 from galatea.morphable.retarget import driver_neutral
 
@@ -26,6 +28,8 @@ __all__ = ["camera_path", "camera_path_names", "from_arkit_csv", "from_photo", "
 PHOTO_SECONDS, PHOTO_FPS = 3.0, 25.0
 PHOTO_RISE = 0.25
 """Share of a photo-driven clip in which the expression comes, and again in which it goes."""
+SHUT = 0.35
+"""Eyes that are shut so far, and those of the frames before and after, have no gaze."""
 ANGLE_UNIT_DEG = 30.0
 """Angles are smoothed in this unit, so that their range is about one, like a coefficient's."""
 
@@ -77,7 +81,7 @@ def from_video(data: bytes, reading: Reading, name: str = "video", settings: Vid
     fit, is_valid = _fit(track, reading.fitter)
     if not bool(is_valid.any()):
         raise DriverError(f"driving video {name!r}: the head model fits the face in none of {found} frames")
-    signal = fill_gaps(torch.cat([fit.expression, _angles(fit) / ANGLE_UNIT_DEG], dim=1), is_valid)
+    signal = fill_gaps(torch.cat([held_gaze(fit.expression, is_valid), _angles(fit) / ANGLE_UNIT_DEG], dim=1), is_valid)
     smooth = steadied(signal, video.fps, settings.min_cutoff_hz, settings.beta)
     expression = smooth[:, :-3].clamp(0, 1)
     return Motion.build(
@@ -127,6 +131,19 @@ def from_photo(data: bytes, reading: Reading, name: str = "photo") -> Motion:
 def _fit(track: FaceTrack, fitter: HeadFitter) -> tuple[HeadFit, Tensor]:
     fit = fitter.fit_track(track)
     return fit, fit.is_converged & track.is_found
+
+
+def held_gaze(expression: Float[Tensor, "frames 52"], is_valid: Bool[Tensor, "frames"]) -> Float[Tensor, "frames 52"]:
+    """Return coefficients whose gaze passes smoothly over valid frames with closing, shut and opening eyes.
+
+    What is seen between lids that are nearly shut is hardly a gaze: eyes would dart about within each blink.
+    """
+    is_shut = expression[:, [ACTION_INDEX["eyeBlinkLeft"], ACTION_INDEX["eyeBlinkRight"]]].amax(1) > SHUT
+    is_open = (F.max_pool1d(is_shut[None].float(), 3, 1, 1)[0] == 0) & is_valid
+    if not bool(is_open.any()):
+        return expression
+    gaze = [index for index, action in enumerate(ARKIT_ACTIONS) if action.startswith("eyeLook")]
+    return expression.index_copy(1, torch.tensor(gaze), fill_gaps(expression[:, gaze], is_open))
 
 
 def _angles(fit: HeadFit) -> Float[Tensor, "frames 3"]:

@@ -2,14 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 
-from galatea.animation.drivers import Reading, VideoSettings, from_photo, from_video
+from galatea.animation.drivers import Reading, VideoSettings, from_photo, from_video, held_gaze
 from galatea.animation.tracking import track_face
 from galatea.animation.video import encode_mp4
 from galatea.errors import DriverError
 from galatea.faces.packs import open_pack
 from galatea.images import encode_png
-from galatea.morphable.actions import mirror_permutation
+from galatea.morphable.actions import ACTION_INDEX, mirror_permutation
 from galatea.morphable.fitting import HeadFitter
 from galatea.morphable.head import HeadModel
 
@@ -72,3 +73,16 @@ def test_drivers_without_a_face_say_so(reading):
         from_photo(encode_png(np.full((64, 64, 3), 128, np.uint8)), reading)
     with pytest.raises(DriverError, match="lunch"):
         from_photo(b"not a photo", reading, name="lunch")
+
+
+def test_eyes_do_not_dart_about_while_they_blink():
+    up, shut, smile = (ACTION_INDEX[name] for name in ("eyeLookUpLeft", "eyeBlinkLeft", "mouthSmileLeft"))
+    read = torch.zeros(9, 52)
+    read[:, smile] = torch.rand(9)
+    read[:, up] = torch.tensor([0.1, 0.1, 0.1, 0.9, 0.0, 0.8, 0.5, 0.5, 0.5])
+    read[4, shut] = 0.9
+    held = held_gaze(read, torch.ones(9, dtype=torch.bool))
+    assert held[:, up].tolist() == pytest.approx([0.1, 0.1, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5])
+    assert torch.equal(held[:, [shut, smile]], read[:, [shut, smile]])
+    read[:, shut] = 1.0
+    assert torch.equal(held_gaze(read, torch.ones(9, dtype=torch.bool)), read)
