@@ -98,10 +98,11 @@ class CloserLook(nn.Module):
         lip_actions = (straight.numbers + mirrored.numbers[:, self.mouth_action_mirror]) / 2
         eye_points = eye_where.to_image(eye.points).reshape(batch, -1, 2)
         eye_sigma = (eye.log_sigma + eye_where.side.log()[:, None]).reshape(batch, -1)
-        rows = torch.tensor([*RIGHT_EYE, *LEFT_EYE, *MOUTH_POINTS], device=crops.device)
+        points = torch.cat([eye_points, mouth_where.to_image(lips)], 1)
+        points, log_sigma = self._placed(points, torch.cat([eye_sigma, lip_sigma], 1), first)
         return Seen(
-            points=first.points.index_copy(1, rows, torch.cat([eye_points, mouth_where.to_image(lips)], 1)),
-            log_sigma=first.log_sigma.index_copy(1, rows, torch.cat([eye_sigma, lip_sigma], 1)),
+            points=points,
+            log_sigma=log_sigma,
             actions=self._actions(eye.numbers[:, :-3].reshape(batch, -1), lip_actions),
             gaze=gaze,
             eyes=eye.features.reshape(batch, 2, -1),
@@ -141,6 +142,24 @@ class CloserLook(nn.Module):
         both = torch.cat([patches, patches.flip(3)]).contiguous(memory_format=torch.channels_last)
         with shortened(both):
             return where, self.mouth(both, torch.cat([first.rotation, mirrored_rotation(first.rotation)]))
+
+    def _placed(
+        self, points: Float[Tensor, "batch n 2"], log_sigma: Float[Tensor, "batch n"], first: FirstReading
+    ) -> tuple[Float[Tensor, "batch 478 2"], Float[Tensor, "batch 478"]]:
+        """Put what patches show in place of the first look's; where both eyes' show a point, the surer one counts more.
+
+        The other one's error may well be the same: together they are taken to be no surer than the mean of both.
+        """
+        rows = torch.tensor([*RIGHT_EYE, *LEFT_EYE, *MOUTH_POINTS], device=points.device)
+        weight = torch.exp(-2 * log_sigma)[..., None].to(first.points.dtype)
+        count = torch.zeros_like(first.log_sigma[0]).index_add(0, rows, torch.ones_like(weight[0, :, 0]))[:, None]
+        total = torch.zeros_like(first.points[..., :1]).index_add(1, rows, weight)
+        mean = torch.zeros_like(first.points).index_add(1, rows, weight * points) / total.clamp_min(1e-9)
+        sigma = -0.5 * torch.log((total / count.clamp_min(1)).clamp_min(1e-9))
+        return (
+            torch.where(count > 0, mean, first.points),
+            torch.where(count > 0, sigma, first.log_sigma[..., None])[..., 0],
+        )
 
     def _actions(self, eyes: Float[Tensor, "batch e"], mouth: Float[Tensor, "batch m"]) -> Float[Tensor, "batch 52"]:
         """Return all actions: the mean where several patches show one."""

@@ -20,8 +20,9 @@ from galatea.faces.reader_data import RESOURCE, SCALE, built_in, part_of
 from galatea.faces.reader_network import FirstLook, fold_normalisation
 from galatea.faces.regions import Regions
 from galatea.faces.weighing import Weighing
-from galatea.morphable.actions import mirror_permutation
+from galatea.morphable.actions import ACTION_INDEX, ARKIT_ACTIONS, mirror_permutation
 from galatea.morphable.head import HeadModel
+from training.reader.evaluate_renders import OPEN_BELOW
 from training.reader.labels import mean_points, mirror_landmarks, places
 from training.reader.patches import BATCH, RAISED, WIDER_PICTURE, pictures
 from training.reader.train_second_look import Looks, load_looks
@@ -31,7 +32,7 @@ MIN_CORRELATION, SLOPE_RANGE = 0.4, (0.5, 1.2)
 """Actions that are read worse than this keep the network's own scale; others are stretched within these bounds."""
 CLIPPED_ROUNDS, CLIPPED_STRETCH = 8, 1.1
 """Readings are clipped to [0, 1], which flattens them once more: they are stretched by at most so much more for it."""
-ROUNDED = "hidden.0.weight"
+ROUNDED = ("hidden.0.weight", "both.weight", "weighing.out.weight")
 """Matrices that are stored as bytes."""
 OFFSET_BELOW = 0.02
 """An action counts as resting below this when the resting value is measured."""
@@ -121,12 +122,17 @@ def calibrate(read: Float[Tensor, "n 52"], true: Float[Tensor, "n 52"]) -> Float
     """Return slope and offset of each action so that read values, clipped, follow true ones one to one.
 
     They rest at zero. A regression shrinks what it is unsure of; the readings are stretched back, alike for both sides.
+    Shut eyes do not look: their gaze is not counted.
     """
     mirror = list(mirror_permutation())
     read, true = torch.cat([read, read[:, mirror]]), torch.cat([true, true[:, mirror]])
     table = torch.stack([torch.ones(52), torch.zeros(52)])
-    for action in range(52):
-        given, seen = true[:, action], read[:, action]
+    for action, name in enumerate(ARKIT_ACTIONS):
+        rows = torch.ones(len(true), dtype=torch.bool)
+        if name.startswith("eyeLook"):
+            side = "Left" if name.endswith("Left") else "Right"
+            rows = true[:, ACTION_INDEX[f"eyeBlink{side}"]] < OPEN_BELOW
+        given, seen = true[rows, action], read[rows, action]
         # An action that nobody does has no correlation at all.
         if not torch.corrcoef(torch.stack([seen, given]))[0, 1] >= MIN_CORRELATION:
             continue

@@ -185,6 +185,15 @@ def train(
             return
 
 
+def grown(earlier: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of an earlier training; layers, and points behind its own, that it did not have are fresh."""
+    result = {name: value.clone() for name, value in fresh.items()}
+    for name, value in earlier.items():
+        if not name.endswith("mean_points"):
+            result[name][tuple(slice(length) for length in value.shape)] = value
+    return result
+
+
 def start_from_built_in(looks: Looks, pictures: Path) -> None:
     """Take over the built-in second looks; their batch normalisation is put back with the statistics of examples."""
     rows = itertools.islice(PatchExamples(pictures, 7), START_EXAMPLES)
@@ -219,7 +228,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=PEAK_RATE, help="highest learning rate")
-    parser.add_argument("--start", type=Path, help="folder of an earlier training to go on from")
+    parser.add_argument("--start", type=Path, help="folder of an earlier training to go on from; what it lacks is new")
     parser.add_argument("--from-built-in", action="store_true", help="go on from the built-in weights")
     parser.add_argument("--only", choices=PARTS, help="train one of the networks")
     parser.add_argument("--check", type=int, default=0, help="read so many batches of held-out patches instead")
@@ -233,8 +242,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     looks = Looks(torch.from_numpy(mean_points(HeadModel.load())))
     if args.start is not None:
-        places = {name: value for name, value in looks.state_dict().items() if name.endswith("mean_points")}
-        looks.load_state_dict(load_looks(args.start) | places)
+        looks.load_state_dict(grown(load_looks(args.start), looks.state_dict()))
     if args.from_built_in:
         start_from_built_in(looks, args.pictures)
     looks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -37,7 +37,7 @@ from training.reader.train_second_look import load_looks
 
 SHIFT, ZOOM, TURN = 0.012, 0.03, 0.03
 """Standard deviations of how regions lie: region sides, log size, radians."""
-BATCH, RATE, WEIGHT_DECAY, DROPPED, EPOCHS, POINTS_SHARE = 128, 1e-3, 0.2, 0.3, 16, 0.3
+BATCH, RATE, WEIGHT_DECAY, DROPPED, EPOCHS, POINTS_SHARE = 128, 1e-3, 0.2, 0.3, 32, 0.3
 NUM_SHAPES, SHAPE_STEPS, SHAPE_BATCH, SHAPE_RATE, POSE_NOISE = 100_000, 6000, 256, 2e-3, 0.02
 logger = logging.getLogger(__name__)
 

@@ -23,6 +23,8 @@ CHIN, MOUTH, FOREHEAD, CHEEKS = 152, 13, 10, (50, 280)
 # fmt: on
 LASHES = 0.8
 """Share of pictures with darker lashes than the renders', clear ones too."""
+MAX_HANG = 0.014
+"""How far lashes hang down, in region sides."""
 _SHIFT = 4
 
 
@@ -92,13 +94,16 @@ def _make_up(image: np.ndarray, points: np.ndarray, scene: Scene, rng: np.random
 
 
 def _lashes(image: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> None:
-    """Dark upper lids: eyeliner, or thick lashes that blur into a band."""
+    """Dark upper lids: eyeliner, or thick lashes that blur into a band and may hang over what is below."""
     size = image.shape[0]
     thick = max(1, round(size / INPUT_SIZE * rng.uniform(0.6, 2.8)))
     colour, strength = np.full(3, rng.uniform(0, 0.2)), rng.uniform(0.25, 0.9)
+    hang = rng.uniform(0, MAX_HANG) if rng.random() < 0.5 else 0.0
     line = np.zeros((size, size), np.uint8)
     for lid in UPPER_LIDS:
-        cv2.polylines(line, [_fixed(points[list(lid)], size)], False, 255, thick, cv2.LINE_AA, _SHIFT)
+        for drop in (0.0, hang):
+            band = points[list(lid)] + np.array([0.0, drop])
+            cv2.polylines(line, [_fixed(band, size)], False, 255, thick, cv2.LINE_AA, _SHIFT)
     soft = cv2.GaussianBlur(line.astype(np.float32) / 255, (0, 0), float(size / INPUT_SIZE * rng.uniform(0.2, 0.8)))
     _blend(image, colour, soft * strength)
 

@@ -10,10 +10,11 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file
 from torch import nn
 
+from galatea.faces import second_look
 from galatea.faces.reader import FaceReader
 from galatea.faces.reader_network import FirstLook, FirstReading, fold_normalisation
 from galatea.faces.reading import flipped
-from galatea.morphable.actions import ACTION_INDEX, mirror_permutation
+from galatea.morphable.actions import ACTION_INDEX, ARKIT_ACTIONS, mirror_permutation
 from galatea.morphable.head import HeadModel
 from training.reader.export import calibrate, first_look_weights, packed, reader_tensors
 from training.reader.labels import LabelModel, mean_points
@@ -22,7 +23,7 @@ from training.reader.patches import PatchExamples, patch_example, pictures, plac
 from training.reader.pictures import Shards, make_example, mirrored
 from training.reader.render import mixed_expression, tight_cameras
 from training.reader.train import Training
-from training.reader.train_second_look import Looks, loss
+from training.reader.train_second_look import Looks, grown, loss
 from training.reader.train_weighing import saw, weighed
 from training.reader.train_weighing import train as train_weighing
 from training.reader.unfold import unfold_normalisation
@@ -184,6 +185,51 @@ def test_second_looks_learn_from_patches(folder: Path, head: HeadModel) -> None:
     assert all(np.isfinite(value) for value in parts.values())
 
 
+def test_an_earlier_training_is_gone_on_with_when_points_were_added_behind_its_own(head: HeadModel) -> None:
+    fresh = Looks(torch.from_numpy(mean_points(head))).state_dict()
+    fewer = len(second_look.RIGHT_EYE) - 5
+    earlier = {name: torch.full_like(value, 7) for name, value in fresh.items() if name != "eyes.exactly.bias"}
+    earlier |= {"eyes.where.weight": torch.full_like(fresh["eyes.where.weight"][:fewer], 7)}
+    found = grown(earlier, fresh)
+    assert (found["eyes.where.weight"][:fewer] == 7).all()
+    assert torch.equal(found["eyes.where.weight"][fewer:], fresh["eyes.where.weight"][fewer:])
+    for new in ("eyes.exactly.bias", "eyes.mean_points"):
+        assert torch.equal(found[new], fresh[new])
+
+
+def test_mirror_images_of_points_that_are_looked_at_closely_are_looked_at_closely(labels: LabelModel) -> None:
+    assert labels.mirror[list(second_look.RIGHT_EYE)].tolist() == list(second_look.LEFT_EYE)
+    mouth = list(second_look.MOUTH_POINTS)
+    assert sorted(labels.mirror[mouth]) == sorted(mouth)
+
+
+def test_points_that_both_eyes_patches_show_are_nearer_to_the_surer_one(head: HeadModel) -> None:
+    mean = torch.from_numpy(mean_points(head))
+    reader = FaceReader.from_tensors(reader_tensors(folded(FirstLook(mean)), Looks(mean).state_dict(), None, head))
+    patches = [
+        (list(rows), point, spread)
+        for rows, point, spread in (
+            (second_look.RIGHT_EYE, 1.0, 0.1), (second_look.LEFT_EYE, 3.0, 0.2), (second_look.MOUTH_POINTS, 5.0, 0.3)
+        )
+    ]  # fmt: skip
+    points = torch.cat([torch.full((1, len(rows), 2), point) for rows, point, _ in patches], 1)
+    spreads = torch.cat([torch.full((1, len(rows)), spread) for rows, _, spread in patches], 1)
+    first = FirstReading(
+        torch.zeros(1, 478, 2), torch.zeros(1, 478), torch.eye(3)[None], torch.zeros(1, 2), torch.zeros(1)
+    )
+    placed, sigma = reader.closer._placed(points, spreads.log(), first)
+    right, left, mouth = (rows for rows, _, _ in patches)
+    shared = sorted(set(right) & set(left))
+    assert torch.allclose(placed[0, shared], torch.tensor(1 + 2 * 0.2))
+    assert ((sigma[0, shared].exp() > 0.1) & (sigma[0, shared].exp() < 0.2)).all()
+    alone = [row for row in right if row not in shared]
+    assert torch.allclose(placed[0, alone], torch.tensor(1.0))
+    assert torch.allclose(sigma[0, alone].exp(), torch.tensor(0.1))
+    assert torch.allclose(placed[0, mouth], torch.tensor(5.0))
+    others = [row for row in range(478) if row not in {*right, *left, *mouth}]
+    assert (placed[0, others] == 0).all()
+
+
 def test_weighing_learns_what_single_looks_miss(folder: Path, head: HeadModel) -> None:
     torch.manual_seed(0)
     mean = torch.from_numpy(mean_points(head))
@@ -241,6 +287,18 @@ def test_calibration_counts_that_readings_are_clipped_and_leaves_what_nobody_doe
     centred = true[:, ACTION_INDEX["tongueOut"]] - true[:, ACTION_INDEX["tongueOut"]].mean()
     assert (centred * clipped).sum() / centred.square().sum() == pytest.approx(1, abs=0.02)
     assert table[:, ACTION_INDEX["jawOpen"]].tolist() == [1, 0]
+
+
+def test_what_is_read_of_shut_eyes_does_not_stretch_the_gaze_of_open_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    true = torch.rand(4000, 52, generator=generator)
+    shut = torch.rand(4000, generator=generator) < 0.4
+    both = [ACTION_INDEX["eyeBlinkLeft"], ACTION_INDEX["eyeBlinkRight"]]
+    true[:, both] = shut.float()[:, None].expand(-1, 2)
+    read = 0.8 * true
+    looks = [index for index, name in enumerate(ARKIT_ACTIONS) if name.startswith("eyeLook")]
+    read[:, looks] *= (~shut).float()[:, None]
+    assert calibrate(read, true)[0, looks] == pytest.approx(torch.full((8,), 1 / 0.8).numpy(), rel=0.02)
 
 
 def test_saved_average_is_a_network_of_its_own(folder: Path, labels: LabelModel, tmp_path: Path) -> None:
