@@ -2,8 +2,8 @@
 
 What one patch cannot tell, the whole face can: brows that lie high on everybody's face of this shape are not raised,
 and a mouth that is narrow for these jaws is a pout. What shapes tell by themselves is learned from more heads than
-could be rendered, apart (`ShapeGuess`). The weighing also brings the points that no second look sees (cheeks, jaw,
-temples) in line with those that were seen more closely.
+could be rendered, apart (`ShapeGuess`). The weighing also brings the points that no second look sees (temples, rims of
+cheeks and jaw) in line with those that were seen more closely.
 """
 
 from __future__ import annotations

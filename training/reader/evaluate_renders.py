@@ -21,14 +21,12 @@ from galatea.morphable.fitting import HeadFit, HeadFitter
 from galatea.morphable.head import HeadModel
 from training.heads.shards import read_shard
 from training.reader.backgrounds import background
-from training.reader.labels import bake_labels
+from training.reader.labels import OPEN_BELOW, bake_labels, is_shown
 
 BATCH = 16
 GROUPS = ("jawOpen", "mouthSmile", "eyeBlink", "browInnerUp", "mouthPucker", "mouthFrown", "mouthFunnel",
           "eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeLookDown")  # fmt: skip
 """Actions with thresholds; both sides of a pair are judged together."""
-OPEN_BELOW = 0.4
-"""Gaze is judged where the eyes are open at least this much."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +126,7 @@ def action_figures(read: Float[Tensor, "n 52"], true: Float[Tensor, "n 52"]) -> 
         given, seen = [], []
         for index, name in enumerate(ARKIT_ACTIONS):
             if name.startswith(group):
-                chosen = torch.ones(len(true), dtype=torch.bool)
-                if group.startswith("eyeLook"):
-                    side = "Left" if name.endswith("Left") else "Right"
-                    chosen = true[:, ACTION_INDEX[f"eyeBlink{side}"]] < OPEN_BELOW
+                chosen = is_shown(name, true)
                 given.append(true[chosen, index])
                 seen.append(read[chosen, index])
         x, y = torch.cat(given), torch.cat(seen)

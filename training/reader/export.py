@@ -20,14 +20,13 @@ from galatea.faces.reader_data import RESOURCE, SCALE, built_in, part_of
 from galatea.faces.reader_network import FirstLook, fold_normalisation
 from galatea.faces.regions import Regions
 from galatea.faces.weighing import Weighing
-from galatea.morphable.actions import ACTION_INDEX, ARKIT_ACTIONS, mirror_permutation
+from galatea.morphable.actions import ARKIT_ACTIONS, mirror_permutation
 from galatea.morphable.head import HeadModel
-from training.reader.evaluate_renders import OPEN_BELOW
-from training.reader.labels import mean_points, mirror_landmarks, places
+from training.reader.labels import is_shown, mean_points, mirror_landmarks, places
 from training.reader.patches import BATCH, RAISED, WIDER_PICTURE, pictures
 from training.reader.train_second_look import Looks, load_looks
 
-NUM_EXAMPLES, MAX_YAW_DEG = 1200, 45.0
+NUM_EXAMPLES, MAX_YAW_DEG = 2400, 45.0
 MIN_CORRELATION, SLOPE_RANGE = 0.4, (0.5, 1.2)
 """Actions that are read worse than this keep the network's own scale; others are stretched within these bounds."""
 CLIPPED_ROUNDS, CLIPPED_STRETCH = 8, 1.1
@@ -128,10 +127,7 @@ def calibrate(read: Float[Tensor, "n 52"], true: Float[Tensor, "n 52"]) -> Float
     read, true = torch.cat([read, read[:, mirror]]), torch.cat([true, true[:, mirror]])
     table = torch.stack([torch.ones(52), torch.zeros(52)])
     for action, name in enumerate(ARKIT_ACTIONS):
-        rows = torch.ones(len(true), dtype=torch.bool)
-        if name.startswith("eyeLook"):
-            side = "Left" if name.endswith("Left") else "Right"
-            rows = true[:, ACTION_INDEX[f"eyeBlink{side}"]] < OPEN_BELOW
+        rows = is_shown(name, true)
         given, seen = true[rows, action], read[rows, action]
         # An action that nobody does has no correlation at all.
         if not torch.corrcoef(torch.stack([seen, given]))[0, 1] >= MIN_CORRELATION:

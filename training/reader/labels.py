@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from galatea.cameras import FOCAL, PIVOT, RADIUS, orbit
 from galatea.faces.reading import MIDDLE_HEIGHT
+from galatea.morphable.actions import ACTION_INDEX
 from galatea.morphable.correspondence import NUM_MESH_POINTS, load_correspondence
 from galatea.morphable.head import HeadModel
 from training.heads.labels import iris_points
@@ -24,6 +25,10 @@ MIDDLE = (0.0, MIDDLE_HEIGHT, PIVOT[2])
 """The head's middle as the reader's regions use it: brows and chin are equally far from it."""
 REGION_SIDE = 0.72 * RADIUS / FOCAL
 """World width of a region at the head's middle: 0.72 of a portrait crop."""
+
+
+OPEN_BELOW = 0.4
+"""Eyes whose eyeBlink is smaller look somewhere; of others the gaze is not counted."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,14 @@ class LabelModel:
     ) -> Float[np.ndarray, "480 3"]:
         """Return the points in world space."""
         return np.asarray(self.mean + (np.concatenate([identity, expression]) @ self.basis).reshape(-1, 3))
+
+
+def is_shown(action: str, expression: Float[Tensor, "n 52"]) -> Bool[Tensor, "n"]:
+    """Return which faces show an action at all: shut eyes do not look."""
+    if not action.startswith("eyeLook"):
+        return torch.ones(len(expression), dtype=torch.bool)
+    side = "Left" if action.endswith("Left") else "Right"
+    return expression[:, ACTION_INDEX[f"eyeBlink{side}"]] < OPEN_BELOW
 
 
 def bake_labels(model: HeadModel) -> LabelModel:
