@@ -174,7 +174,7 @@ def on_one_photo(reader: FaceReader, out: Path) -> None:
 
 def report(title: str, figures: dict[str, dict[str, float]], thresholds: dict[str, Threshold]) -> int:
     """Print the figures with their thresholds; returns how many were missed."""
-    print(f"\n{title:30} {'reader':>9} {'with fit':>9} {'FaceMesh':>9}  threshold")
+    print(f"\n{title:36} {'reader':>9} {'with fit':>9} {'FaceMesh':>9}  threshold")
     missed = 0
     for name in dict.fromkeys([*thresholds, *(key for part in figures.values() for key in part)]):
         values = [figures[part].get(name) for part in ("reader", "reader_and_fit", "facemesh_and_fit")]
@@ -184,7 +184,7 @@ def report(title: str, figures: dict[str, dict[str, float]], thresholds: dict[st
             is_met = thresholds[name].low <= values[0] <= thresholds[name].high
             missed += not is_met
             verdict = f"  {thresholds[name]}  {'met' if is_met else 'MISSED'}"
-        print(f"{name:30} {shown}{verdict}")
+        print(f"{name:36} {shown}{verdict}")
     return missed
 
 

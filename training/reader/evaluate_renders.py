@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from galatea.cameras import project, view_angles
-from galatea.faces.landmarks import FaceLandmarks
+from galatea.faces.landmarks import EYE_POINTS, NUM_CONTOUR, OUTER_LIPS, FaceLandmarks
 from galatea.faces.packs import FacePack
 from galatea.faces.reader import FaceReader
 from galatea.faces.reading import FaceReading
@@ -19,6 +19,7 @@ from galatea.images import to_tensor
 from galatea.morphable.actions import ACTION_INDEX, ARKIT_ACTIONS
 from galatea.morphable.fitting import HeadFit, HeadFitter
 from galatea.morphable.head import HeadModel
+from training.heads.renderer import PARTS
 from training.heads.shards import read_shard
 from training.reader.backgrounds import background
 from training.reader.labels import OPEN_BELOW, bake_labels, is_shown
@@ -27,6 +28,9 @@ BATCH = 16
 GROUPS = ("jawOpen", "mouthSmile", "eyeBlink", "browInnerUp", "mouthPucker", "mouthFrown", "mouthFunnel",
           "eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeLookDown")  # fmt: skip
 """Actions with thresholds; both sides of a pair are judged together."""
+INNER_BROWS = (8, 9, 55, 65, 66, 107, 285, 295, 296, 336)
+COVERS = ("background", "hair", "cloth", "object")
+"""Parts that lie over a landmark, where the picture shows them in its place."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Renders:
     points: Float[Tensor, "n 478 2"]
     gaze: Float[Tensor, "n 2 3"]
     pupil_distance: Float[Tensor, "n"]
+    is_covered: Bool[Tensor, "n 478"]
 
     @property
     def angles_deg(self) -> Float[Tensor, "n 3"]:
@@ -53,6 +58,7 @@ def load_renders(folder: Path, model: HeadModel, limit: int | None = None) -> Re
     rng = np.random.default_rng(11)
     labels = bake_labels(model)
     crops: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
     columns: dict[str, list[Tensor]] = {name: [] for name in ("identity", "expression", "camera")}
     for path in sorted(folder.glob("*.safetensors")):
         arrays, _ = read_shard(path)
@@ -61,6 +67,7 @@ def load_renders(folder: Path, model: HeadModel, limit: int | None = None) -> Re
             alpha = arrays["alpha"][row][..., None] / 255.0
             behind = np.kron(background(rng), np.ones((size // 128, size // 128, 1)))
             crops.append((arrays["rgb"][row] * alpha + 255 * behind * (1 - alpha)).round().astype(np.uint8))
+        parts.append(arrays["part"])
         for name, values in columns.items():
             values.append(torch.from_numpy(arrays[name]))
     identity, expression, camera = (torch.cat(values)[:limit] for values in columns.values())
@@ -73,7 +80,16 @@ def load_renders(folder: Path, model: HeadModel, limit: int | None = None) -> Re
     focal = camera[:, 16]
     distance = (world[:, 468] - world[:, 473]).norm(dim=1) * focal / depth[:, [468, 473]].mean(1)
     gaze = torch.nn.functional.normalize((pupils - eyes) @ rotation, dim=-1)
-    return Renders(to_tensor(crops[:limit]), identity, expression, camera, points[:, :478], gaze, distance)
+    covered = covered_points(points[:, :478], np.concatenate(parts)[:limit])
+    return Renders(to_tensor(crops[:limit]), identity, expression, camera, points[:, :478], gaze, distance, covered)
+
+
+def covered_points(points: Float[Tensor, "n 478 2"], parts: UInt8[np.ndarray, "n size size"]) -> Bool[Tensor, "n 478"]:
+    """Return whether something lies over each landmark: hair, an object, clothing, or the outline is passed."""
+    size = parts.shape[1]
+    pixel = (points * size).long().clamp(0, size - 1).numpy()
+    seen = parts[np.arange(len(parts))[:, None], pixel[..., 1], pixel[..., 0]]
+    return torch.from_numpy(np.isin(seen, [PARTS.index(name) for name in COVERS]))
 
 
 def _joined(parts: list[FaceReading]) -> FaceReading:
@@ -105,7 +121,7 @@ def measure(reading: FaceReading, renders: Renders) -> dict[str, float]:
         "landmark_error_median": float(error[near].median()),
         "sigma_ratio": float(scaled[near].median() / 1.1774),
         **pose_figures(reading.angles_deg(), true, wide),
-        **action_figures(reading.expression, renders.expression),
+        **action_figures(reading.expression, renders.expression, renders.is_covered),
     }
     blink = renders.expression[:, [ACTION_INDEX["eyeBlinkRight"], ACTION_INDEX["eyeBlinkLeft"]]]
     cosine = (reading.gaze * renders.gaze).sum(-1).clamp(-1, 1)
@@ -119,18 +135,38 @@ def pose_figures(found: Float[Tensor, "n 3"], true: Float[Tensor, "n 3"], chosen
     return {f"{name}_error_deg": float(value) for name, value in zip(("yaw", "pitch", "roll"), error, strict=True)}
 
 
-def action_figures(read: Float[Tensor, "n 52"], true: Float[Tensor, "n 52"]) -> dict[str, float]:
-    """Return correlation and slope (of read on true values) of each group of actions; closed eyes do not look."""
+def action_figures(
+    read: Float[Tensor, "n 52"], true: Float[Tensor, "n 52"], is_covered: Bool[Tensor, "n 478"] | None = None
+) -> dict[str, float]:
+    """Return correlation and slope (of read on true values) of each group of actions; closed eyes do not look.
+
+    With `is_covered` also correlations over those faces where nothing lies over the landmarks that show the action:
+    `_correlation_in_sight`.
+    """
     result = {}
     for group in GROUPS:
-        given, seen = [], []
-        for index, name in enumerate(ARKIT_ACTIONS):
-            if name.startswith(group):
-                chosen = is_shown(name, true)
-                given.append(true[chosen, index])
-                seen.append(read[chosen, index])
-        x, y = torch.cat(given), torch.cat(seen)
-        x, y = x - x.mean(), y - y.mean()
-        result[f"{group}_correlation"] = float((x * y).sum() / (x.norm() * y.norm()).clamp_min(1e-9))
-        result[f"{group}_slope"] = float((x * y).sum() / x.square().sum())
+        names = [name for name in ARKIT_ACTIONS if name.startswith(group)]
+        chosen = torch.stack([is_shown(name, true) for name in names], 1)
+        columns = [ACTION_INDEX[name] for name in names]
+        given, seen = true[:, columns], read[:, columns]
+        result[f"{group}_correlation"], result[f"{group}_slope"] = _agreement(given[chosen], seen[chosen])
+        if is_covered is not None:
+            chosen &= torch.stack([~is_covered[:, list(shown_at(name))].any(1) for name in names], 1)
+            result[f"{group}_correlation_in_sight"] = _agreement(given[chosen], seen[chosen])[0]
     return result
+
+
+def shown_at(action: str) -> tuple[int, ...]:
+    """Return the landmarks that show an action of `GROUPS`."""
+    if action.startswith("brow"):
+        return INNER_BROWS
+    if action.startswith("eye"):
+        return EYE_POINTS[action.endswith("Left")][:NUM_CONTOUR]
+    return OUTER_LIPS
+
+
+def _agreement(x: Float[Tensor, "n"], y: Float[Tensor, "n"]) -> tuple[float, float]:
+    """Return correlation, and slope of y on x."""
+    x, y = x - x.mean(), y - y.mean()
+    product = (x * y).sum()
+    return float(product / (x.norm() * y.norm()).clamp_min(1e-9)), float(product / x.square().sum())
