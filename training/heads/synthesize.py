@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from training.heads.rows import HeadRows
 
 SUFFIXES = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
-WHERE_FROM = "see docs/heads.md for where to get MakeHuman's system assets (CC0)"
+WHERE_FROM = "docs/synthetic_heads.md#licence says where to get MakeHuman's system assets (CC0)"
 
 
 def columns(image_format: str) -> tuple[Column, ...]:

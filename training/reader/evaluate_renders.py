@@ -26,8 +26,8 @@ from training.reader.labels import OPEN_BELOW, bake_labels, is_shown
 
 BATCH = 16
 GROUPS = ("jawOpen", "mouthSmile", "eyeBlink", "browInnerUp", "mouthPucker", "mouthFrown", "mouthFunnel",
-          "eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeLookDown")  # fmt: skip
-"""Actions with thresholds; both sides of a pair are judged together."""
+          "eyeLook", "eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeLookDown")  # fmt: skip
+"""Beginnings of the names of actions with thresholds; all actions that begin so are judged together."""
 INNER_BROWS = (8, 9, 55, 65, 66, 107, 285, 295, 296, 336)
 COVERS = ("background", "hair", "cloth", "object")
 """Parts that lie over a landmark, where the picture shows them in its place."""
