@@ -38,6 +38,8 @@ from training.reader.train_second_look import load_looks
 SHIFT, ZOOM, TURN = 0.012, 0.03, 0.03
 """Standard deviations of how regions lie: region sides, log size, radians."""
 BATCH, RATE, WEIGHT_DECAY, DROPPED, EPOCHS, POINTS_SHARE = 128, 1e-3, 0.2, 0.3, 32, 0.3
+PLAIN_SHARE = 0.5
+"""Of pictures that are not spoiled."""
 NUM_SHAPES, SHAPE_STEPS, SHAPE_BATCH, SHAPE_RATE, POSE_NOISE = 100_000, 6000, 256, 2e-3, 0.02
 logger = logging.getLogger(__name__)
 
@@ -123,7 +125,7 @@ def gather(reader: FaceReader, folder: Path, out: Path, seconds: float, seed: in
     generator, begun = torch.Generator().manual_seed(seed), time.monotonic()
     kept = out / "seen.safetensors"
     parts = [load_file(kept)] if kept.exists() else []
-    stream = pictures(folder, seed)
+    stream = pictures(folder, seed, plain_share=PLAIN_SHARE)
     while time.monotonic() - begun < seconds:
         parts.append(saw(reader, next(stream), generator))
     rows = {name: torch.cat([part[name].float() for part in parts]) for name in parts[0]}
