@@ -53,6 +53,6 @@ def test_compose_accepts_the_file() -> None:
     command = [docker or "docker", "compose", "-f", str(COMPOSE), "config", "--quiet"]
     if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
         pytest.skip("docker compose is not installed")
-    environment = {**os.environ, "STORE_PASSWORD": "only-for-the-check"}
+    environment = {**os.environ, "STORE_PASSWORD": "only-for-the-check", "RAY_AUTH_TOKEN": "too"}
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
