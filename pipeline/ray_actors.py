@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.util.metrics import Counter
 
 from pipeline.executor import choose_device
 from pipeline.settings import ExecutorConfig
@@ -23,9 +24,13 @@ class StageActor:
         torch.set_num_threads(max(1, int(resources.num_cpus)))
         self._has_gpu = resources.num_gpus > 0
         self._worker: Worker
+        self._stage = ""
+        self._records = Counter("galatea_records", "Records that were computed.", ("stage", "result"))
+        self._seconds = Counter("galatea_stage_seconds", "Seconds spent in stages.", ("stage",))
 
     def setup(self, task: WorkerTask, name: str, device: str) -> None:
         """Become the worker of a stage and load its models."""
+        self._stage = task.stage.name
         self._worker = Worker(task, name)
         self._worker.setup(choose_device(device, is_gpu_granted=self._has_gpu))
 
@@ -43,7 +48,17 @@ class StageActor:
 
     def run(self, batch: Batch) -> BatchReport:
         """Process a batch and publish its rows."""
-        return self._worker.run(batch)
+        report = self._worker.run(batch)
+        self._count(report)
+        return report
+
+    def _count(self, report: BatchReport) -> None:
+        """Tell Ray's metrics, which Prometheus reads on every node, what has become of a batch."""
+        for value, result in ((report.num_done, "done"), (report.num_failed, "failed")):
+            if value:
+                self._records.inc(value, {"stage": self._stage, "result": result})
+        if report.seconds:
+            self._seconds.inc(report.seconds, {"stage": self._stage})
 
 
 class IdleActors:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 import yaml
 from PIL import Image
 from skimage import data
@@ -37,15 +38,16 @@ def _ports(number: int) -> list[int]:
 
 @pytest.fixture
 def cluster() -> Iterator[dict[str, str]]:
-    """The environment of a shell on the head; `DASHBOARD` is the address for jobs."""
-    head, dashboard, client, *agents = _ports(5)
+    """The environment of a shell on the head; `DASHBOARD` is the address for jobs, `METRICS` the worker's page."""
+    head, dashboard, client, metrics, *agents = _ports(6)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     composed = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())["services"]["head"]["environment"]
     environment |= {"RAY_AUTH_MODE": composed["RAY_AUTH_MODE"], "RAY_AUTH_TOKEN": "only-for-this-test"}
     environment |= {"RAY_ADDRESS": f"127.0.0.1:{head}", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
     environment |= {"PATH": f"{BIN}:{environment['PATH']}", "DASHBOARD": f"http://127.0.0.1:{dashboard}"}
+    environment |= {"METRICS": f"http://127.0.0.1:{metrics}/metrics", "RAY_metrics_report_interval_ms": "1000"}
     own = (f"--port={head}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}", "--num-cpus=0")
-    joined = (f"--address=127.0.0.1:{head}", "--num-cpus=1")
+    joined = (f"--address=127.0.0.1:{head}", f"--metrics-export-port={metrics}", "--num-cpus=1")
     nodes = []
     try:
         for agent, words in zip(agents, (("--head", *own), joined), strict=True):
@@ -88,3 +90,16 @@ def test_a_ray_job_aligns_on_the_workers_of_a_cluster(cluster: dict[str, str], t
     assert "align        1         1     1" in _submit(cluster, "stage", "align", "--out", run)
     (row,) = read_rows(Store(run), "align", ["status"])
     assert row["status"] == "done"
+    assert _metric(cluster, "ray_galatea_records_total", 'stage="align"') == 1.0
+
+
+def _metric(cluster: dict[str, str], name: str, label: str) -> float:
+    """Return a metric of the worker's node, as Prometheus reads it; waits for the node to report."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        page = requests.get(cluster["METRICS"], timeout=30).text
+        for line in page.splitlines():
+            if line.startswith(name + "{") and label in line:
+                return float(line.rsplit(" ", 1)[1])
+        time.sleep(1)
+    raise AssertionError(f"no {name} on {cluster['METRICS']}")
