@@ -205,7 +205,7 @@ class AnchoredGenerator(nn.Module):
             colour = reflectance * (harmonic_shading(painted.light, seen.normal) + shadow) * (1 - seen.shade)
             surface = torch.cat([colour, seen.surface], dim=-1)
             aligned = align_static(static, boxes, cast.skull, index, (seen.mask.shape[-1] + 1) // 2)
-            surfaces.append(surface)
+            surfaces.append(torch.cat([surface, seen.mouth[..., None]], dim=-1))
             features.append(self.fusion[index](surface, seen, (painted.texture, aligned), w))
         # Only the mesh is inside mouths: what is painted over it, hair above all, would grey them.
         is_outside = (cast.views[0].shade[:, ::2, ::2] == 0).all(-1, keepdim=True)

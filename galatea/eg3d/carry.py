@@ -22,6 +22,9 @@ _TRIANGLE_BITS = 24
 _BLOCK_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
 """Triangles are tested against square blocks of texels of these sizes; the smallest that holds the triangle is used."""
 
+_LIPS = 0.045
+"""Thickness of lips (half boxes, 8 mm on a real head)."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -78,6 +81,16 @@ class ViewCast:
     def mask(self) -> Float[Tensor, "batch rows columns"]:
         """1 where the view sees the mesh."""
         return self.surface[..., 0]
+
+    @property
+    def mouth(self) -> Float[Tensor, "batch rows columns"]:
+        """Where the view looks into a mouth: coordinate towards the viewer of what is outermost around a texel (teeth
+        as they are, lips without their thickness); -1 elsewhere.
+        """
+        is_inside = (self.shade > 0).any(-1)
+        depth = torch.where(is_inside, self.surface[..., 1], self.surface[..., 1] - _LIPS)
+        near, outermost = F.max_pool2d(torch.stack([is_inside.to(depth.dtype), depth], 1), 5, 1, 2).unbind(1)
+        return torch.where(near > 0, outermost, torch.full_like(outermost, -1.0))
 
 
 def winning_triangles(

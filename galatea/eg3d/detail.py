@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from galatea.eg3d.rays import Rays
-from galatea.eg3d.surface import surface_colour, surface_distances
+from galatea.eg3d.surface import dark_mouth, surface_colour, surface_distances
 from galatea.eg3d.view_planes import SurfaceTables, read_views
 
 _NEARNESS = 0.04
@@ -67,6 +67,7 @@ def add_surface_detail(
     views = read_views(tables.surface, q, 2 * tables.size, tables.num_heads)
     distances = surface_distances(views, q, tables)
     base, _, confidence = surface_colour(views, q, distances)
+    base = dark_mouth(base, views, q)
     near = confidence * torch.exp(-(distances.amax(-1, keepdim=True) / _NEARNESS).square().clamp_max(20))
     base, near = (maps.transpose(1, 2).reshape(image.shape[0], -1, size, size) for maps in (base, near))
     coarse = enlarge(F.avg_pool2d(base, size // rendered_size), size)

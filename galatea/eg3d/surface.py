@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from galatea.eg3d.view_planes import DEPTH, FACING, MASK, SurfaceTables, read_views
+from galatea.eg3d.view_planes import DEPTH, FACING, MASK, MOUTH, SurfaceTables, read_views
+from galatea.morphable.mouth_light import light_behind
 
 _NEARNESS = 0.044
 """Distance from a view's surface (half boxes) at which its colour counts for 1/e."""
@@ -19,6 +20,9 @@ _SPARE, _SPARE_NEARNESS = 3e-3, 0.175
 """Weight and reach (half boxes) of colours where no view sees the surface well."""
 _MIDLINE = 0.052
 """Side planes fade in over this |x| (half boxes), so that left and right meet without a seam."""
+_TOOTH, _OPENING, _LINING = 0.02, 0.015, (0.1, 0.045, 0.04)
+"""Thickness of teeth and height of the gap through which light comes in behind them (half boxes; 4 and 3 mm), and the
+colour of a mouth in the dark."""
 
 
 def view_distances(
@@ -81,3 +85,16 @@ def surface_colour(
     blended = weight + spare
     base = (blended[..., None] * colours).sum(-2) / (blended.sum(-1, keepdim=True) + 1e-6)
     return base, near, total / (total + 1e-3)
+
+
+def dark_mouth(
+    colour: Float[Tensor, "batch n 3"], views: tuple[Tensor, Tensor, Tensor], q: Float[Tensor, "batch n 3"]
+) -> Float[Tensor, "batch n 3"]:
+    """Return colours at points, no lighter than a mouth is behind what the front sees in it.
+
+    There the planes know of no surface: seen from below, the step from the teeth's edge to the dark behind them would
+    be a wall of the teeth's colour.
+    """
+    behind = (views[0][..., MOUTH] - q[..., 2] - _TOOTH).clamp_min(0)[..., None]
+    light = light_behind(behind, torch.full_like(behind, _OPENING))
+    return torch.minimum(colour, colour * light + colour.new_tensor(_LINING))

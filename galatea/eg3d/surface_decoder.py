@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from galatea.eg3d.mapping import FullyConnectedLayer
-from galatea.eg3d.surface import side_fade, surface_colour, surface_distances
+from galatea.eg3d.surface import dark_mouth, side_fade, surface_colour, surface_distances
 from galatea.eg3d.view_planes import SurfaceTables, read_views
 
 NUM_PAINTED = 7
@@ -58,7 +58,7 @@ class SurfaceDecoder(nn.Module):
         x = torch.cat([*inputs, base, confidence], dim=-1)
         raw = self.out(self.fc1(self.fc0(x))).float()
         on_surface = torch.sigmoid(raw[..., :1] + 3.0) * confidence
-        colour = base * on_surface + painted * (1 - on_surface) + raw[..., 3:6]
+        colour = dark_mouth(base * on_surface + painted * (1 - on_surface) + raw[..., 3:6], views, q)
         sharpness = self.log_sharpness.exp()
         offset = 0.09 * torch.tanh(raw[..., 1])
         density = sharpness * torch.sigmoid(-(distances.amax(-1) + offset) * sharpness) + 30 * F.softplus(

@@ -12,9 +12,10 @@ from torch import Tensor
 from galatea.eg3d.carry import VIEWS
 from galatea.eg3d.lookup import read_bilinear
 
-MASK, DEPTH, FACING = 3, 4, 5
-NUM_SURFACE_CHANNELS = 6
-"""Surface channels of a view: 0-2 colour times mask, 3 mask, 4 depth, 5 normal towards the viewer times mask."""
+MASK, DEPTH, FACING, MOUTH = 3, 4, 5, 6
+NUM_SURFACE_CHANNELS = 7
+"""Surface channels of a view: 0-2 colour times mask, 3 mask, 4 depth, 5 normal towards the viewer times mask, 6 the
+outermost depth near by where it looks into a mouth, -1 elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,12 @@ class ViewPlanes:
     """Planes of all `VIEWS` of a batch of heads, channels last so that they are tables of texels.
 
     Attributes:
-        surface: colour times mask, mask, depth and facing (`NUM_SURFACE_CHANNELS`), at twice the size of the features.
+        surface: colour times mask, mask, depth, facing and mouth (`NUM_SURFACE_CHANNELS`), at twice the size of the
+            features.
         features: what the fusion painted.
     """
 
-    surface: Float[Tensor, "batch views size2 size2 6"]
+    surface: Float[Tensor, "batch views size2 size2 7"]
     features: Float[Tensor, "batch views size size channels"]
 
     def pack(self) -> Float[Tensor, "batch views channels size size"]:
@@ -70,7 +72,7 @@ class ViewPlanes:
 class SurfaceTables:
     """Planes as tables of texels, ready to be read at points; views follow each other in the order of `VIEWS`."""
 
-    surface: Float[Tensor, "texels2 6"]
+    surface: Float[Tensor, "texels2 7"]
     features: Float[Tensor, "texels channels"]
     geometry: Float[Tensor, "texels2 2"]
     size: int

@@ -25,17 +25,22 @@ def inside_vertices(mesh: HeadModel) -> Float[Tensor, "vertices 1"]:
 
 
 def mouth_shade(mesh: HeadModel, vertices: Float[Tensor, "batch vertices 3"]) -> Float[Tensor, "batch vertices 3"]:
-    """Return which share of the red, green and blue light around does not reach vertices: 0 outside the mouth.
-
-    The gap between the lips is taken for a long slit: seen from a distance d behind them, a gap of height h lets in
-    h / sqrt(h^2 + 4 d^2) of what would fall in without lips. Light that the walls send back comes on top, as in a box
-    with that opening.
-    """
+    """Return which share of the red, green and blue light around does not reach vertices: 0 outside the mouth."""
     inside = inside_vertices(mesh)[:, 0].nonzero()[:, 0]
     lips, behind = vertices[:, mesh.mouth_ring], vertices[:, inside]
     height = (lips[..., 1].amax(1) - lips[..., 1].amin(1))[:, None]
     nearest = torch.cdist(behind[..., :2], lips[..., :2]).argmin(-1)
     depth = (lips[..., 2].gather(1, nearest) - behind[..., 2] - _LIPS).clamp_min(0)
-    let_in = (height / (height.square() + 4 * depth.square()).sqrt())[..., None]
-    light = let_in / (1 - vertices.new_tensor(_WALLS) * (1 - let_in))
+    light = light_behind(depth[..., None], height[..., None])
     return torch.zeros_like(vertices).index_copy(1, inside, 1 - light)
+
+
+def light_behind(depth: Float[Tensor, "*batch 1"], height: Float[Tensor, "*batch 1"]) -> Float[Tensor, "*batch 3"]:
+    """Return the share of the red, green and blue light around that reaches a depth behind a gap of some height.
+
+    The gap is taken for a long slit: seen from a distance d behind it, a gap of height h lets in
+    h / sqrt(h^2 + 4 d^2) of what would fall in without lips. Light that the walls send back comes on top, as in a box
+    with that opening.
+    """
+    let_in = height / (height.square() + 4 * depth.square()).sqrt()
+    return let_in / (1 - depth.new_tensor(_WALLS) * (1 - let_in))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from galatea.eg3d.carry import VIEWS, MeshTopology, cast_views, spread_depth, winning_triangles
+from galatea.eg3d.carry import VIEWS, MeshTopology, ViewCast, cast_views, spread_depth, winning_triangles
 
 SIZE = 32
 
@@ -117,3 +117,15 @@ def test_depth_continues_two_texels():
     spread = spread_depth(depth, mask)
     assert (spread[0, 1:6, 1:6] == 0.5).all()
     assert (spread[0, 0] == -1).all()
+
+
+def test_only_where_a_view_looks_into_a_mouth_is_it_told_what_stands_in_front():
+    shade, surface = torch.zeros(1, 12, 12, 3), torch.zeros(1, 12, 12, 3)
+    shade[:, 4:8, 4:8] = 0.5
+    surface[..., 1] = 0.6
+    surface[:, 4:8, 4:8, 1] = 0.1
+    surface[:, 4, 4:8, 1] = 0.5
+    mouth = ViewCast(surface[..., :2], surface, shade, surface).mouth[0]
+    assert mouth[0, 0] == -1
+    assert 0.5 < float(mouth[2, 5]) < 0.6
+    assert 0.5 < float(mouth[6, 6]) < 0.6
