@@ -298,17 +298,19 @@ def resolve(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, s
     Raises:
         StorageError: the scheme is unknown, its package is missing or its options are wrong.
     """
+    # Not by `url_to_fs`, to which `::` in a name means file systems inside one another.
     if is_local(url):
-        # Not by `url_to_fs`, to which `::` in a name means file systems inside one another.
         local = fsspec.filesystem("file")
         return local, local._strip_protocol(url)
+    protocol = url.split("://", 1)[0]
     try:
-        fs, path = fsspec.core.url_to_fs(url, **{"use_listings_cache": False, **options})
+        of_the_url = fsspec.get_filesystem_class(protocol)._get_kwargs_from_urls(url)
+        fs = fsspec.filesystem(protocol, **{"use_listings_cache": False, **of_the_url, **options})
     except (ValueError, ImportError, TypeError) as error:
         raise StorageError(
             f"cannot open {url}: {error}. Expected a local path or a URL such as s3://bucket/folder"
         ) from error
-    return fs, path
+    return fs, fs._strip_protocol(url)
 
 
 def is_local(url: str) -> bool:
