@@ -10,6 +10,7 @@ import ray
 import torch
 
 from pipeline.executor import choose_device
+from pipeline.failures import BrokenDeviceError
 from pipeline.settings import ExecutorConfig
 from pipeline.worker import Worker
 from pipeline.worker_task import Batch, BatchReport, WorkerTask
@@ -23,6 +24,7 @@ class StageActor:
         torch.set_num_threads(max(1, int(resources.num_cpus)))
         self._has_gpu = resources.num_gpus > 0
         self._worker: Worker
+        self._failed: BrokenDeviceError | None = None
 
     def setup(self, task: WorkerTask, name: str, device: str) -> None:
         """Become the worker of a stage and load its models."""
@@ -42,8 +44,14 @@ class StageActor:
         self._worker.prefetch(batch)
 
     def run(self, batch: Batch) -> BatchReport:
-        """Process a batch and publish its rows."""
-        return self._worker.run(batch)
+        """Process a batch and publish its rows; none any more once the accelerator failed."""
+        if self._failed is not None:
+            raise self._failed
+        try:
+            return self._worker.run(batch)
+        except BrokenDeviceError as error:
+            self._failed = error
+            raise
 
 
 class IdleActors:
