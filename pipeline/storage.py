@@ -33,6 +33,8 @@ _Answer = TypeVar("_Answer")
 
 _LOCAL = {"file", "local"}
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss"}
+_TAGS = ("ETag", "etag", "Content-MD5", "Digest")
+_TIMES = ("mtime", "LastModified", "created", "Last-Modified")
 _ATTEMPTS = 4
 _FIRST_WAIT_SECONDS = 0.2
 _TEMPORARY_SUFFIX = ".tmp"
@@ -375,7 +377,13 @@ def _is_hidden(path: str) -> bool:
 
 
 def stamp_of(info: Mapping[str, Any]) -> str:
-    """What changes when the content of a file may have changed, from fsspec's description of it."""
-    tag = info.get("ETag") or info.get("etag")
-    changed = info.get("mtime") or info.get("LastModified") or info.get("created") or ""
-    return str(tag).strip('"') if tag else f"{changed}-{info.get('size')}"
+    """What changes when the content of a file may have changed, from fsspec's description of it.
+
+    Empty where that is nothing but a name, as in the listing of a web server.
+    """
+    tag = next((info[name] for name in _TAGS if info.get(name)), None)
+    if tag:
+        return str(tag).strip('"')
+    changed = next((info[name] for name in _TIMES if info.get(name)), "")
+    size = info.get("size")
+    return f"{changed}-{size}" if changed or size is not None else ""
