@@ -94,6 +94,19 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
+def free_memory(stage: str) -> None:
+    """Give back what the accelerator's allocator holds and does not use.
+
+    Raises:
+        BrokenDeviceError: the accelerator failed before; not every library says so when it happens.
+    """
+    if torch.cuda.is_available():
+        try:
+            torch.cuda.empty_cache()
+        except torch.AcceleratorError as error:
+            check_device(error, stage)
+
+
 def check_device(error: Exception, stage: str) -> None:
     """Stop where an error leaves an accelerator that this process cannot use any more.
 

@@ -19,17 +19,11 @@ import pyarrow as pa
 import torch
 
 from galatea.errors import RecordError, RunError
-from pipeline.failures import Failure, FailureWatch, check_device, failure_of, is_out_of_memory
+from pipeline.failures import Failure, FailureWatch, check_device, failure_of, free_memory, is_out_of_memory
 from pipeline.fingerprint import row_fingerprint
 from pipeline.journal import JournalWriter
 from pipeline.loading import RecordLoader
-from pipeline.manifest import (
-    DONE,
-    QUARANTINED,
-    BadOutputError,
-    encode_value,
-    to_table,
-)
+from pipeline.manifest import DONE, QUARANTINED, BadOutputError, encode_value, to_table
 from pipeline.requests import Request
 from pipeline.worker_task import Batch, BatchReport, WorkerTask
 from stages.base import Kind, Record
@@ -140,8 +134,7 @@ class Worker:
             self._check(records, answers)
             seconds = (time.perf_counter() - begun) / len(records)
             return [_Outcome(rows=tuple(rows), seconds=seconds) for rows in answers]
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory(self._task.stage.name)
         size = (len(records) + 1) // 2 if is_memory else 1
         _log.info("%s: %s; trying again with %d of %d", self._task.stage.name, message, size, len(records))
         parts = [records[start : start + size] for start in range(0, len(records), size)]
