@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from galatea.errors import ConfigError
+from galatea.errors import ConfigError, StorageError
 from pipeline.fingerprint import digest
 from pipeline.requests import Request, Requests
 from pipeline.storage import read_uri
-from pipeline.storage_errors import AccessError, MissingFileError, UnreadableFileError
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,6 @@ def driver_requests(drivers: Iterable[DriverSpec], input_options: Mapping[str, A
 
     Raises:
         ConfigError: two drivers have one id.
-        StorageError: the storage fails as a whole.
     """
     items: dict[str, Request] = {}
     for driver in drivers:
@@ -60,5 +58,5 @@ def driver_requests(drivers: Iterable[DriverSpec], input_options: Mapping[str, A
 def _content_hash(uri: str, input_options: Mapping[str, Any]) -> str:
     try:
         return hashlib.sha256(read_uri(uri, input_options)).hexdigest()
-    except (MissingFileError, AccessError, UnreadableFileError) as error:
+    except StorageError as error:
         return error.code

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 
 from galatea.errors import ConfigError, GalateaError
+from pipeline.failures import BrokenDeviceError
 from pipeline.settings import ExecutorConfig
 from pipeline.worker import Worker
 from pipeline.worker_task import Batch, BatchReport, WorkerTask
@@ -107,6 +108,11 @@ class LocalExecutor:
                 if following is not None:
                     worker.prefetch(following)
                 on_report(worker.run(batch))
+        except BrokenDeviceError as error:
+            raise BrokenDeviceError(
+                f"{error}. What is finished is kept: run again to continue. "
+                "Where it is one record that does this every time, executor=ray finds it and sets it aside"
+            ) from error
         finally:
             worker.close()
 

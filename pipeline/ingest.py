@@ -6,7 +6,6 @@ time and size) and not read again; copies of a photo are one row, whichever name
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import time
@@ -28,6 +27,7 @@ from pipeline.inputs import FoundFile, find_photos
 from pipeline.journal import JournalLimits, JournalWriter, shard_paths
 from pipeline.manifest import DONE, REJECTED, build_schema, manifest_path, read_table, to_rows, to_table
 from pipeline.outage import OutageWatch, check_any_readable
+from pipeline.photo_id import photo_id_of
 from pipeline.pruning import refuse_lost_photos
 from pipeline.run_stage import OnProgress, StageSummary, Tally
 from pipeline.settings import StorageConfig
@@ -170,7 +170,7 @@ def _described(file: FoundFile, config: StorageConfig) -> dict[str, Any]:
     if not data:
         raise EmptyFileError(f"{file.uri} is empty (0 bytes): copy it again, or leave it out")
     header = read_header(data, file.uri, config.max_photo_pixels)
-    photo_id = hashlib.sha256(data).hexdigest()[:16]
+    photo_id = photo_id_of(data)
     facts = {"status": DONE, "error_code": "", "error_message": "", "fingerprint": digest(STAGE, photo_id)}
     return {"photo_id": photo_id, "num_bytes": len(data), **header, **facts}
 

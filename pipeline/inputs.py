@@ -118,7 +118,7 @@ def _expand(item: str, options: Mapping[str, Any]) -> Iterator[FoundFile]:
 
 
 def _globbed(uri: str, options: Mapping[str, Any]) -> Iterator[FoundFile]:
-    prefix = "" if is_local(uri) else uri.split("://", 1)[0] + "://"
+    prefix = "" if is_local(uri) or _is_web(uri) else uri.split("://", 1)[0] + "://"
     for path, info in sorted(Store(uri, options).matching().items()):
         if is_file(info):
             yield FoundFile(f"{prefix}{path}", int(info.get("size") or 0), stamp_of(info), is_named=False)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import glob_translate
 
+_log = logging.getLogger(__name__)
 _OF_THE_DISK = {"lost+found"}
 """Folders that file systems keep for themselves; only the administrator may look into them."""
 
@@ -40,20 +44,30 @@ def files_matching(fs: AbstractFileSystem, pattern: str) -> dict[str, dict[str, 
     return {path: info for path, info in files.items() if matches(path)}
 
 
-def _walked(fs: AbstractFileSystem, folder: str, depth: int | None) -> dict[str, dict[str, Any]]:
-    """The files in a folder and, to a depth, in those below it."""
-    found, folders = _split(fs, folder)
-    waiting = [(path, 1) for path in folders]
+def _walked(fs: AbstractFileSystem, top: str, depth: int | None) -> dict[str, dict[str, Any]]:
+    """The files in a folder and, to a depth, in those below it; links to folders are not followed, but told."""
+    found: dict[str, dict[str, Any]] = {}
+    linked: list[str] = []
+    waiting = [(top, 0)]
     while waiting:
-        path, level = waiting.pop()
-        if depth is not None and level > depth:
-            continue
+        folder, level = waiting.pop()
         try:
-            files, folders = _split(fs, path)
+            files, folders = _split(fs, folder)
         except FileNotFoundError as error:
-            raise OSError(errno.ESTALE, "the folder went away while it was listed", path) from error
+            if level == 0:
+                raise
+            raise OSError(errno.ESTALE, "the folder went away while it was listed", folder) from error
         found |= files
-        waiting += [(below, level + 1) for below in folders]
+        if depth is None or level < depth:
+            waiting += [(below, level + 1) for below in folders]
+            linked += [path for path, info in files.items() if _is_linked_folder(path, info)]
+    if linked:
+        _log.warning(
+            "%s: %d links to folders were not followed, such as %s: name the folders that they point to as well",
+            top,
+            len(linked),
+            min(linked),
+        )
     return found
 
 
@@ -67,3 +81,7 @@ def _split(fs: AbstractFileSystem, folder: str) -> tuple[dict[str, dict[str, Any
 
 def _is_passed_over(name: str) -> bool:
     return name.startswith(".") or name in _OF_THE_DISK
+
+
+def _is_linked_folder(path: str, info: Mapping[str, Any]) -> bool:
+    return bool(info.get("islink")) and not _is_passed_over(path.rpartition("/")[2]) and Path(path).is_dir()

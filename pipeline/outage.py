@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from galatea.errors import StorageError
@@ -15,7 +15,14 @@ _SIGNS = {StorageError.code, UnreadableFileError.code}
 class OutageWatch:
     """Is told of the files that are read, in their order; many failures in a row are an outage."""
 
-    def __init__(self) -> None:
+    def __init__(self, signs: Collection[str] = _SIGNS) -> None:
+        """Begin to watch.
+
+        Args:
+            signs: error codes that may be those of an outage; by default not those of files that are missing or
+                refused, of which a list may hold many.
+        """
+        self._signs = signs
         self._num_in_a_row = 0
         self._last_position = -1
 
@@ -32,9 +39,12 @@ class OutageWatch:
         """
         is_next = position == self._last_position + 1
         self._last_position = position
-        self._num_in_a_row = 0 if error_code not in _SIGNS else self._num_in_a_row * is_next + 1
+        self._num_in_a_row = 0 if error_code not in self._signs else self._num_in_a_row * is_next + 1
         if self._num_in_a_row >= _MAX_IN_A_ROW:
-            raise StorageError(f"{self._num_in_a_row} files in a row could not be read, the last one: {message}")
+            raise StorageError(
+                f"{self._num_in_a_row} files in a row could not be read, the last one: {message}. "
+                "Is their storage there? What is finished is kept: run again to continue"
+            )
 
 
 def check_any_readable(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -23,9 +25,13 @@ def names_in_csv(uri: str, data: bytes) -> list[str | None]:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"inputs: {uri} is not UTF-8 (line {line}): save the list as UTF-8, and run again") from error
     # Names are text, also where all of them look like numbers or dates.
-    as_text = pa_csv.ConvertOptions(column_types=dict.fromkeys(_COLUMNS, pa.string()))
+    content, parsing = _in_arrow(data), pa_csv.ParseOptions(newlines_in_values=True)
     try:
-        return _names(uri, pa_csv.read_csv(_in_arrow(data), convert_options=as_text))
+        with pa_csv.open_csv(pa.BufferReader(content), parse_options=parsing) as reader:
+            column = _column(uri, reader.schema.names)
+        as_text = pa_csv.ConvertOptions(column_types={column: pa.string()}, include_columns=[column])
+        table = pa_csv.read_csv(pa.BufferReader(content), parse_options=parsing, convert_options=as_text)
+        return _texts(table[column])
     except pa.ArrowException as error:
         raise _unreadable(uri, error) from error
 
@@ -37,7 +43,9 @@ def names_in_parquet(uri: str, data: bytes) -> list[str | None]:
         ConfigError: it is damaged, or has no column of URIs.
     """
     try:
-        return _names(uri, pq.read_table(_in_arrow(data)))
+        with pq.ParquetFile(pa.BufferReader(_in_arrow(data))) as file:
+            column = _column(uri, file.schema_arrow.names)
+            return _texts(file.read(columns=[column])[column])
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(uri, error) from error
 
@@ -46,17 +54,22 @@ def _unreadable(uri: str, error: Exception) -> ConfigError:
     return ConfigError(f"inputs: {uri} cannot be read as a list of URIs: {error}")
 
 
-def _names(uri: str, table: pa.Table) -> list[str | None]:
-    column = next((name for name in _COLUMNS if name in table.column_names), None)
+def _column(uri: str, columns: Sequence[str]) -> str:
+    """The column of names; no other one is read, whatever is in it."""
+    column = next((name for name in _COLUMNS if name in columns), None)
     if column is None:
         expected = ", ".join(_COLUMNS)
-        raise ConfigError(f"inputs: {uri} has columns {table.column_names}, expected one called {expected}")
-    names: list[str | None] = table[column].cast(pa.string()).to_pylist()
+        raise ConfigError(f"inputs: {uri} has columns {list(columns)}, expected one called {expected}")
+    return column
+
+
+def _texts(values: pa.ChunkedArray) -> list[str | None]:
+    names: list[str | None] = values.cast(pa.string()).to_pylist()
     return names
 
 
-def _in_arrow(data: bytes) -> pa.BufferReader:
+def _in_arrow(data: bytes) -> pa.Buffer:
     """Arrow's own memory: its threads may let go of it later than the program ends, which Python's forbids."""
     memory = pa.BufferOutputStream()
     memory.write(data)
-    return pa.BufferReader(memory.getvalue())
+    return memory.getvalue()

@@ -11,6 +11,7 @@ import torch
 from ray.util.metrics import Counter
 
 from pipeline.executor import choose_device
+from pipeline.failures import BrokenDeviceError
 from pipeline.settings import ExecutorConfig
 from pipeline.worker import Worker
 from pipeline.worker_task import Batch, BatchReport, WorkerTask
@@ -24,6 +25,7 @@ class StageActor:
         torch.set_num_threads(max(1, int(resources.num_cpus)))
         self._has_gpu = resources.num_gpus > 0
         self._worker: Worker
+        self._failed: BrokenDeviceError | None = None
         self._stage = ""
         self._records = Counter("galatea_records", "Records that were computed.", ("stage", "result"))
         self._seconds = Counter("galatea_stage_seconds", "Seconds spent in stages.", ("stage",))
@@ -47,8 +49,14 @@ class StageActor:
         self._worker.prefetch(batch)
 
     def run(self, batch: Batch) -> BatchReport:
-        """Process a batch and publish its rows."""
-        report = self._worker.run(batch)
+        """Process a batch and publish its rows; none any more once the accelerator failed."""
+        if self._failed is not None:
+            raise self._failed
+        try:
+            report = self._worker.run(batch)
+        except BrokenDeviceError as error:
+            self._failed = error
+            raise
         self._count(report)
         return report
 

@@ -22,6 +22,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, Worker
 
 from galatea.errors import ConfigError, RunError
 from pipeline.executor import OnReport, StopSignal, worker_name
+from pipeline.failures import BrokenDeviceError
 from pipeline.journal import read_keys, shard_paths
 from pipeline.manifest import DONE
 from pipeline.ray_actors import IdleActors, granted_resources, num_actors_that_fit
@@ -190,6 +191,9 @@ class _Pool:
             self._replace(slot, error)
         except RayTaskError as error:
             cause = error.cause
+            if isinstance(cause, BrokenDeviceError):
+                self._replace(slot, cause)
+                return
             if isinstance(cause, RunError):
                 raise cause from error
             raise RunError(f"stage {self._task.stage.name}: a worker failed unexpectedly: {error}") from error

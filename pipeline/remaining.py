@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.compaction import Findings, manifest_and_shards, read_statistics, requests_digest
 from pipeline.journal import read_usable_keys, shard_paths, unfinished
-from pipeline.loading import LostFileError
+from pipeline.loading import WAITING
 from pipeline.manifest import DONE, columns_of, manifest_path, read_table
 from pipeline.requests import Request
 from pipeline.storage import Store
@@ -68,12 +68,19 @@ def find_remaining(
     if not usable:
         return Remaining(items, findings=Findings(damaged))
     rows = pa.concat_tables(usable.values(), promote_options="default")
-    gone = rows.filter(pc.or_(_is_waiting(rows), pc.invert(files.has_all(rows)))).select(_KEYS)
-    finished = rows.select([*_KEYS, "status"]).join(gone, keys=_KEYS, join_type="left anti")
+    is_waiting = _is_waiting(rows)
+    settled = rows.filter(pc.invert(is_waiting))
+    gone = settled.filter(pc.invert(files.has_all(settled))).select(_KEYS)
+    finished = settled.select([*_KEYS, "status"]).join(gone, keys=_KEYS, join_type="left anti")
     left = unfinished(_requested(keys), finished, retry_failed)
-    lost = frozenset(gone["source_id"].to_pylist()) & frozenset(left["source_id"].to_pylist())
+    lost, waiting = (
+        frozenset(found["source_id"].to_pylist()) & frozenset(left["source_id"].to_pylist())
+        for found in (gone, rows.filter(is_waiting))
+    )
     if lost:
         _log.warning("%s: %d records are computed again: files of theirs were gone", stage, len(lost))
+    if waiting:
+        _log.info("%s: %d records are tried again: files that they need could not be read", stage, len(waiting))
     chosen = [items[position] for position in left["position"].to_pylist()]
     return Remaining(chosen, is_compact, Findings(damaged, lost))
 
@@ -106,12 +113,12 @@ class _FilesOf:
 
 def _may_be_tried_again(statistics: Mapping[str, Any], retry_failed: bool) -> bool:
     has_failures = bool(set(statistics.get("status", {})) - {DONE})
-    return (retry_failed and has_failures) or LostFileError.code in statistics.get("errors", {})
+    return (retry_failed and has_failures) or bool(WAITING & set(statistics.get("errors", {})))
 
 
 def _is_waiting(rows: pa.Table) -> pa.ChunkedArray:
-    """For each row, whether it failed because a file of an earlier stage was gone, which may have been made again."""
-    return pc.fill_null(pc.equal(rows["error_code"], LostFileError.code), False)
+    """For each row, whether it failed only for want of a file, which may be there again."""
+    return pc.is_in(rows["error_code"], value_set=pa.array(sorted(WAITING)))
 
 
 def _requested(keys: Sequence[tuple[str, str]]) -> pa.Table:

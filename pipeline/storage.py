@@ -33,6 +33,8 @@ _Answer = TypeVar("_Answer")
 
 _LOCAL = {"file", "local"}
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss"}
+_TAGS = ("ETag", "etag", "Content-MD5", "Digest")
+_TIMES = ("mtime", "LastModified", "created", "Last-Modified")
 _ATTEMPTS = 4
 _FIRST_WAIT_SECONDS = 0.2
 _TEMPORARY_SUFFIX = ".tmp"
@@ -298,17 +300,19 @@ def resolve(url: str, options: Mapping[str, Any]) -> tuple[AbstractFileSystem, s
     Raises:
         StorageError: the scheme is unknown, its package is missing or its options are wrong.
     """
+    # Not by `url_to_fs`, to which `::` in a name means file systems inside one another.
     if is_local(url):
-        # Not by `url_to_fs`, to which `::` in a name means file systems inside one another.
         local = fsspec.filesystem("file")
         return local, local._strip_protocol(url)
+    protocol = url.split("://", 1)[0]
     try:
-        fs, path = fsspec.core.url_to_fs(url, **{"use_listings_cache": False, **options})
+        of_the_url = fsspec.get_filesystem_class(protocol)._get_kwargs_from_urls(url)
+        fs = fsspec.filesystem(protocol, **{"use_listings_cache": False, **of_the_url, **options})
     except (ValueError, ImportError, TypeError) as error:
         raise StorageError(
             f"cannot open {url}: {error}. Expected a local path or a URL such as s3://bucket/folder"
         ) from error
-    return fs, path
+    return fs, fs._strip_protocol(url)
 
 
 def is_local(url: str) -> bool:
@@ -373,7 +377,13 @@ def _is_hidden(path: str) -> bool:
 
 
 def stamp_of(info: Mapping[str, Any]) -> str:
-    """What changes when the content of a file may have changed, from fsspec's description of it."""
-    tag = info.get("ETag") or info.get("etag")
-    changed = info.get("mtime") or info.get("LastModified") or info.get("created") or ""
-    return str(tag).strip('"') if tag else f"{changed}-{info.get('size')}"
+    """What changes when the content of a file may have changed, from fsspec's description of it.
+
+    Empty where that is nothing but a name, as in the listing of a web server.
+    """
+    tag = next((info[name] for name in _TAGS if info.get(name)), None)
+    if tag:
+        return str(tag).strip('"')
+    changed = next((info[name] for name in _TIMES if info.get(name)), "")
+    size = info.get("size")
+    return f"{changed}-{size}" if changed or size is not None else ""

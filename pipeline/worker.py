@@ -1,7 +1,8 @@
 """The worker: runs a loaded stage over batches and publishes what comes out. The one place that catches everything.
 
 A batch that fails is run again record by record, one that runs out of memory in halves; a record that fails alone
-becomes a row that says why. Only a `RunError` leaves the worker.
+becomes a row that says why. Only a `RunError` leaves the worker: of the stage, of the storage, or because what happened
+is not the records' fault (see `pipeline.failures`).
 """
 
 from __future__ import annotations
@@ -18,18 +19,11 @@ import pyarrow as pa
 import torch
 
 from galatea.errors import RecordError, RunError
+from pipeline.failures import Failure, FailureWatch, check_device, failure_of, free_memory, is_out_of_memory
 from pipeline.fingerprint import row_fingerprint
 from pipeline.journal import JournalWriter
 from pipeline.loading import RecordLoader
-from pipeline.manifest import (
-    DONE,
-    FAILED,
-    NO_FACE,
-    QUARANTINED,
-    BadOutputError,
-    encode_value,
-    to_table,
-)
+from pipeline.manifest import DONE, QUARANTINED, BadOutputError, encode_value, to_table
 from pipeline.requests import Request
 from pipeline.worker_task import Batch, BatchReport, WorkerTask
 from stages.base import Kind, Record
@@ -45,18 +39,11 @@ class StageContractError(RunError):
 
 
 @dataclass(frozen=True)
-class _Failure:
-    status: str
-    code: str
-    message: str
-
-
-@dataclass(frozen=True)
 class _Outcome:
     """What became of one record: its output rows, or why there are none."""
 
     rows: tuple[Record, ...] = ()
-    failure: _Failure | None = None
+    failure: Failure | None = None
     seconds: float = 0.0
 
 
@@ -68,6 +55,7 @@ class Worker:
         self._schema = task.schema
         self._journal = JournalWriter(task.run, task.stage.name, name, self._schema, task.limits)
         self._loader = RecordLoader(task.run, task.stage.requires, task.joins, task.uris, task.input_options)
+        self._watch = FailureWatch(task.stage.name)
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
         self._loading: dict[tuple[str, int], Future[list[Record | RecordError]]] = {}
         self._taken: set[tuple[str, int]] = set()
@@ -101,9 +89,12 @@ class Worker:
         records = [record for record in loaded if not isinstance(record, RecordError)]
         outcomes = iter(self._process(records) if records else [])
         all_outcomes = [
-            _Outcome(failure=_failure_of(record)) if isinstance(record, RecordError) else next(outcomes)
+            _Outcome(failure=failure_of(record)) if isinstance(record, RecordError) else next(outcomes)
             for record in loaded
         ]
+        for request, record, outcome in zip(batch.items, loaded, all_outcomes, strict=True):
+            if not isinstance(record, RecordError):
+                self._watch.note(request.source_id, outcome.failure)
         tables = [
             self._publishable(request, {} if isinstance(record, RecordError) else record, outcome)
             for request, record, outcome in zip(batch.items, loaded, all_outcomes, strict=True)
@@ -115,7 +106,7 @@ class Worker:
 
     def quarantine(self, batch: Batch, cause: str) -> BatchReport:
         """Publish rows for records that kill the process that works on them."""
-        failure = _Failure(QUARANTINED, "killed_worker", f"the worker process died on this record: {cause}")
+        failure = Failure(QUARANTINED, "killed_worker", f"the worker process died on this record: {cause}")
         outcome = _Outcome(failure=failure)
         self._journal.publish(
             pa.concat_tables([self._publishable(request, request.fields, outcome) for request in batch.items])
@@ -134,16 +125,16 @@ class Worker:
             answers = self._task.stage.process(records)
         except RunError:
             raise
-        except Exception as error:  # noqa: BLE001 - the worker's one broad catch: whatever happened is one record's fault
+        except Exception as error:  # noqa: BLE001 - the worker's one broad catch: what it is, `pipeline.failures` says
+            check_device(error, self._task.stage.name)
             if len(records) == 1:
-                return [_Outcome(failure=_failure_of(error), seconds=time.perf_counter() - begun)]
-            is_memory, message = _is_out_of_memory(error), f"{type(error).__name__}: {error}"
+                return [_Outcome(failure=failure_of(error), seconds=time.perf_counter() - begun)]
+            is_memory, message = is_out_of_memory(error), f"{type(error).__name__}: {error}"
         else:
             self._check(records, answers)
             seconds = (time.perf_counter() - begun) / len(records)
             return [_Outcome(rows=tuple(rows), seconds=seconds) for rows in answers]
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory(self._task.stage.name)
         size = (len(records) + 1) // 2 if is_memory else 1
         _log.info("%s: %s; trying again with %d of %d", self._task.stage.name, message, size, len(records))
         parts = [records[start : start + size] for start in range(0, len(records), size)]
@@ -174,11 +165,11 @@ class Worker:
                     raise BadOutputError(f"record {request.source_id}: the stage returned no row")
                 return self._with_files(rows)
             except BadOutputError as error:
-                outcome = _Outcome(failure=_failure_of(error), seconds=outcome.seconds)
+                outcome = _Outcome(failure=failure_of(error), seconds=outcome.seconds)
         return to_table([{**self._known(record), **self._facts(request, outcome)}], self._schema)
 
     def _facts(self, request: Request, outcome: _Outcome) -> dict[str, Any]:
-        failure = outcome.failure or _Failure(DONE, "", "")
+        failure = outcome.failure or Failure(DONE, "", "")
         return {
             "status": failure.status,
             "error_code": failure.code,
@@ -224,27 +215,6 @@ class Worker:
         for path, data in contents.items():
             self._task.run.write(path, data)
         return table
-
-
-def _failure_of(error: Exception) -> _Failure:
-    if _is_out_of_memory(error):
-        return _Failure(FAILED, "out_of_memory", f"not enough memory for this record alone: {error}")
-    if isinstance(error, RecordError):
-        status = NO_FACE if error.code == NO_FACE else FAILED
-        return _Failure(status, error.code, str(error))
-    _log.warning("unexpected error in a stage", exc_info=error)
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f" ({trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno})" if trace else ""
-    return _Failure(FAILED, "unexpected", f"{type(error).__name__}: {error}{where}")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # The CPU allocator of torch raises a plain RuntimeError.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _is_done(table: pa.Table) -> bool:

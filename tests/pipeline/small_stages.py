@@ -88,6 +88,18 @@ class NumberStage(Stage):
         }
 
 
+class BreakingStage(NumberStage):
+    """Computes on an accelerator that one record breaks: what follows in this process fails as well."""
+
+    is_broken: ClassVar[bool] = False
+
+    def process(self, batch: Sequence[Record]) -> list[list[Record]]:
+        if self.is_broken or any(record["number_id"].startswith("breaking") for record in batch):
+            BreakingStage.is_broken = True
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered\nSearch for `cudaErrorAssert'")
+        return super().process(batch)
+
+
 class UnfitStage(NumberStage):
     """Cannot be set up: its weights are damaged."""
 

@@ -11,6 +11,7 @@ import pytest
 from galatea.errors import ConfigError, StorageError
 from pipeline import storage
 from pipeline.ingest import ingest
+from pipeline.photo_lists import names_in_csv
 from pipeline.settings import StorageConfig
 from pipeline.storage import Store
 from tests.pipeline.photo_archive import RefusingFileSystem, errors, names, png_of_size, save, write_archive, write_list
@@ -81,6 +82,68 @@ def test_a_list_that_is_not_utf8_is_told(photos: Path, store: Store, start: byte
 
     with pytest.raises(ConfigError, match=r"list\.csv is not UTF-8 \(line \d\)"):
         ingest([str(photos / "list.csv")], store, CONFIG)
+
+
+def test_other_columns_of_a_list_may_hold_anything(photos: Path, store: Store) -> None:
+    lines = [f'{number}.png,"two\nlines",{number}' for number in range(60_000)]
+    text = "\n".join(["uri,caption,age", "b.png,,unknown", *lines, "a.jpg,,unknown"])
+
+    assert names_in_csv("list.csv", text.encode()) == [
+        "b.png",
+        *(f"{number}.png" for number in range(60_000)),
+        "a.jpg",
+    ]
+
+
+def test_only_the_names_in_a_list_are_read(photos: Path, store: Store) -> None:
+    path = photos / "list.parquet"
+    pq.write_table(pa.table({"embedding": [b"\0" * 4096] * 2, "uri": ["a.jpg", "b.png"]}), path, compression="none")
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + bytes(2048) + data[2052:])
+
+    assert ingest([str(path)], store, CONFIG).status == {"done": 2}
+
+
+def test_links_to_folders_are_told(photos: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    elsewhere = photos.rename(photos.with_name("elsewhere"))
+    photos.mkdir()
+    (photos / "more").mkdir()
+    save(photos / "more" / "d.png", 4)
+    for name in ("more/y", "more/x", ".hidden"):
+        (photos / name).symlink_to(elsewhere)
+    (photos / "more" / "link.jpg").symlink_to(elsewhere / "a.jpg")
+
+    for item, is_told in {"": True, "**/*.png": True, "*/*": False}.items():
+        caplog.clear()
+        ingest([f"{photos}/{item}"], store, StorageConfig(prune=True))
+
+        told = f"2 links to folders were not followed, such as {photos}/more/x: name"
+        assert (told in caplog.text) is ("links to folders" in caplog.text) is is_told
+    assert ingest([str(photos / "more" / "x")], store, StorageConfig(prune=True)).status == {"done": 3}
+
+
+@pytest.mark.parametrize(
+    ("header", "values"),
+    [
+        ("Last-Modified", ("Mon, 02 Jan 2006 15:04:05 GMT", "Tue, 03 Jan 2006 15:04:05 GMT")),
+        ("Content-MD5", ("a", "b")),
+        ("Digest", ("sha-256=a", "sha-256=b")),
+        ("ETag", ('"a"', '"b"')),
+    ],
+)
+def test_a_photo_that_was_replaced_on_a_web_server_is_looked_at_again(
+    store: Store, web_server: WebServer, header: str, values: tuple[str, str]
+) -> None:
+    web_server.files["/"] = b'<a href="/a.png">a</a>'
+    num_read = []
+    for value, shade in zip(values, (10, 20), strict=True):
+        web_server.headers[header] = value
+        web_server.files["/a.png"] = png_of_size(10, shade)
+        for item in (f"{web_server.url}/a.png", f"{web_server.url}/*.png"):
+            summary = ingest([item], store, CONFIG)
+            num_read.append(summary.num_records - summary.num_reused)
+
+    assert num_read == [1, 0, 1, 0]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

@@ -7,6 +7,7 @@ import pytest
 
 from galatea.errors import ConfigError
 from pipeline.driving import DriverSpec
+from pipeline.ingest import ingest
 from pipeline.manifest import read_rows
 from pipeline.run import run, run_one
 from pipeline.settings import StorageConfig
@@ -222,6 +223,36 @@ def test_a_missing_driver_fails_alone_and_is_used_once_it_is_there(photos: Path,
     assert second.stages["drive"].status == {"done": 3}
     assert second.stages["animate"].num_rows == 24
     assert second.stages["animate"].num_reused == 16
+
+
+def test_photos_that_are_away_for_a_while_are_computed_once_they_are_back(photos: Path, store: Store) -> None:
+    plan = plan_chain([str(photos)], store)
+    ingest(plan.inputs, store, plan.storage)
+    away = photos.rename(photos.with_name("away"))
+
+    meanwhile = run_one(plan, plan.stages[0])
+    away.rename(photos)
+    after = run(plan)
+
+    assert meanwhile.errors == {"unreadable_input": 4}
+    assert after.stages["align"].status == {"done": 4, "no_face": 1}
+    assert after.stages["animate"].status == {"done": 16}
+    assert run(plan).num_computed == 0
+
+
+def test_a_photo_that_is_replaced_after_ingest_is_taken_in_by_the_next_run(
+    photos: Path, store: Store, tmp_path: Path
+) -> None:
+    plan = plan_chain([str(photos)], store)
+    ingest(plan.inputs, store, plan.storage)
+    (photos / "bob.png").write_bytes(photo_bytes(50, tmp_path))
+
+    meanwhile = run_one(plan, plan.stages[0])
+    after = run(plan)
+
+    assert meanwhile.errors == {"replaced_input": 1, "no_face": 1}
+    assert after.stages["align"].status == {"done": 4, "no_face": 1}
+    assert after.stages["align"].num_reused == 3
 
 
 def test_photos_without_any_face_end_in_a_whole_run(tmp_path: Path, store: Store) -> None:

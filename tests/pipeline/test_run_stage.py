@@ -11,6 +11,7 @@ import pytest
 from galatea.errors import ConfigError, InputError, StorageError, WeightsError
 from pipeline.compaction import compact
 from pipeline.journal import journal_path, shard_paths
+from pipeline.loading import UnreadableInputError
 from pipeline.manifest import build_schema, manifest_path, read_rows
 from pipeline.requests import Request, Requests
 from pipeline.run_stage import Progress, StageSummary, run_stage
@@ -292,6 +293,34 @@ def test_a_lost_file_that_cannot_be_made_again_is_a_failure(store: Store, monkey
     assert (num_computed(summary), summary.status) == (1, {"done": 8, "failed": 1})
     assert read_rows(store, "number")[3]["error_message"] == "not again"
     assert num_computed(run_stage(FickleStage(NumberConfig()), requests, store, LOCAL)) == 0
+
+
+class WaitingStage(NumberStage):
+    """Lacks a file, until it is there, and dies of some records."""
+
+    is_there: ClassVar[bool] = False
+
+    def process(self, batch: Sequence[Record]) -> list[list[Record]]:
+        if not self.is_there:
+            raise UnreadableInputError("not there")
+        if any(record["number_id"] == NAMES[5] for record in batch):
+            raise WeightsError("stopped")
+        return super().process(batch)
+
+
+def test_what_was_made_after_a_wait_is_kept_when_the_run_then_stops(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = number_requests(NAMES)
+    run_stage(WaitingStage(NumberConfig()), requests, store, LOCAL)
+    monkeypatch.setattr(WaitingStage, "is_there", True)
+
+    with pytest.raises(WeightsError):
+        run_stage(WaitingStage(NumberConfig()), requests, store, LOCAL)
+    monkeypatch.setattr(WaitingStage, "process", NumberStage.process)
+
+    summary = run_stage(WaitingStage(NumberConfig()), requests, store, LOCAL)
+    assert (num_computed(summary), summary.status) == (5, {"done": 9})
 
 
 def test_progress_counts_to_the_end(store: Store) -> None:

@@ -11,7 +11,7 @@ from pipeline.settings import ExecutorConfig
 from pipeline.storage import Store
 from pipeline.storage_errors import AccessError, MissingFileError
 from tests.pipeline.comparing import comparable_rows
-from tests.pipeline.small_chain import CHAIN, DRIVERS, plan_chain, write_photos
+from tests.pipeline.small_chain import CHAIN, DRIVERS, photo_bytes, plan_chain, write_photos
 
 
 @pytest.fixture
@@ -59,6 +59,16 @@ def test_a_prefix_a_glob_and_a_list_name_the_same_photos(bucket: Store, tmp_path
 
     assert found[0] == found[1] == found[2]
     assert len(found[0]) == 4
+
+
+def test_a_key_may_hold_what_is_a_sign_in_urls(bucket: Store, tmp_path: Path) -> None:
+    upload(write_photos(tmp_path / "photos"), bucket)
+    bucket.write("photos/a::b/IMG::1.png", photo_bytes(50, tmp_path))
+    store = Store(str(tmp_path / "run"))
+
+    run(plan_chain([bucket.locate("photos")], store, drivers=(), storage=plan_storage(bucket)))
+
+    assert bucket.locate("photos/a::b/IMG::1.png") in [row["uri"] for row in read_rows(store, "align")]
 
 
 def plan_storage(bucket: Store) -> Any:

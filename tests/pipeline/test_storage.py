@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from galatea.errors import ConfigError, StorageError
 from pipeline import storage
 from pipeline.rows import RowReader
-from pipeline.storage import Store
+from pipeline.storage import Store, resolve
 from pipeline.storage_errors import AccessError, FullDiskError, MissingFileError, UnreadableFileError
 from tests.pipeline.failing_disk import FailingFileSystem
 from tests.pipeline.web_server import WebServer
@@ -245,6 +246,29 @@ def test_a_local_name_may_hold_what_is_a_sign_in_urls(tmp_path: Path) -> None:
     assert (tmp_path / "a::b" / "IMG::1.jpg").read_bytes() == b"1"
     assert [entry.path for entry in store.files()] == ["IMG::1.jpg"]
     assert Store(f"file://{tmp_path}/a::b").read("IMG::1.jpg") == b"1"
+
+
+def test_the_address_of_a_web_page_may_hold_what_joins_file_systems(web_server: WebServer) -> None:
+    web_server.files["/a::b.jpg"] = b"1"
+
+    assert Store(web_server.url).read("a::b.jpg") == b"1"
+
+
+def test_the_host_in_a_url_is_the_one_that_is_asked() -> None:
+    class SomeFileSystem(MemoryFileSystem):
+        protocol = "some"
+
+        @staticmethod
+        def _get_kwargs_from_urls(path: str) -> dict[str, str]:
+            return {"host": path.split("/")[2]}
+
+    fsspec.register_implementation("some", SomeFileSystem, clobber=True)
+
+    assert resolve("some://here/a", {"user": "me"})[0].storage_options == {
+        "use_listings_cache": False,
+        "host": "here",
+        "user": "me",
+    }
 
 
 @pytest.mark.parametrize("action", ["read", "entry"])

@@ -18,6 +18,8 @@ class WebServer:
     """Path without its query -> content."""
     statuses: dict[str, int] = field(default_factory=dict)
     """Path -> status of the answer, where that is an error."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Of every answer."""
     num_requests: int = 0
 
 
@@ -40,6 +42,8 @@ def serving() -> Iterator[WebServer]:
             data = state.files.get(path, b"")
             self.send_response(state.statuses.get(path, 200 if path in state.files else 404))
             self.send_header("Content-Length", str(len(data)))
+            for name, value in state.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             if has_body:
                 self.wfile.write(data)
