@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,7 +22,16 @@ from stages.base import Resources
 class StageActor:
     """A process of its own for a worker. It serves one stage after the other, as starting a process takes seconds."""
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, folder: str) -> None:
+        """Take up threads and place.
+
+        Args:
+            resources: what it was granted.
+            folder: where the user is: paths in the settings of a stage, which its fingerprint holds as they were
+                typed, are relative to it.
+        """
+        with suppress(OSError):  # On another machine there may be no such folder, and need not be.
+            os.chdir(folder)
         torch.set_num_threads(max(1, int(resources.num_cpus)))
         self._has_gpu = resources.num_gpus > 0
         self._worker: Worker
@@ -68,7 +80,7 @@ class IdleActors:
             num_cpus=resources.num_cpus,
             num_gpus=resources.num_gpus,
         )(StageActor)
-        return actor_class.remote(resources)
+        return actor_class.remote(resources, str(Path.cwd()))
 
     def give(self, actor: Any) -> None:
         """Take back an actor whose stage has ended well."""

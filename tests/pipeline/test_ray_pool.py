@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from galatea.errors import ConfigError, WeightsError
 from pipeline.manifest import read_rows
@@ -52,6 +53,28 @@ def test_an_error_that_stops_the_run_crosses_the_process_border_as_itself(ray_ad
 
     with pytest.raises(WeightsError, match=r"weights are damaged \(in process"):
         run_stage(UnfitStage(NumberConfig()), requests, Store(str(tmp_path)), RAY)
+
+
+class FileStage(NumberStage):
+    """Reads a file that the user named when it is set up."""
+
+    def setup(self, device: torch.device) -> None:
+        if Path("weights/factor.txt").read_text() != "2.0":
+            raise WeightsError("weights/factor.txt is not the user's")
+        super().setup(device)
+
+
+def test_paths_are_relative_to_where_the_user_is_and_not_to_where_ray_was_started(
+    ray_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "factor.txt").write_text("2.0")
+    monkeypatch.chdir(tmp_path)
+
+    summary = run_stage(FileStage(NumberConfig()), number_requests(["a", "b"]), Store("runs/tonight"), RAY)
+
+    assert summary.status == {"done": 2}
+    assert (tmp_path / "runs" / "tonight" / "number" / "manifest.parquet").is_file()
 
 
 def test_gpus_are_asked_for_only_where_there_are_some() -> None:
