@@ -65,13 +65,17 @@ class IdleActors:
         self._resources = Resources()
         self._actors: list[Any] = []
 
-    def take(self, resources: Resources) -> Any:
-        """An idle actor with these resources, or a new one; idle ones with others give theirs back."""
+    def take(self, resources: Resources) -> tuple[Any, bool]:
+        """An idle actor with these resources, or a new one; idle ones with others give theirs back.
+
+        Returns:
+            The actor, and whether it was idle; then it may have died meanwhile.
+        """
         if self._resources != resources:
             self.clear()
             self._resources = resources
         if self._actors:
-            return self._actors.pop()
+            return self._actors.pop(), True
         remote: Any = ray.remote  # Its annotations know no concurrency groups.
         actor_class = remote(
             max_restarts=0,
@@ -80,7 +84,7 @@ class IdleActors:
             num_cpus=resources.num_cpus,
             num_gpus=resources.num_gpus,
         )(StageActor)
-        return actor_class.remote(resources, str(Path.cwd()))
+        return actor_class.remote(resources, str(Path.cwd())), False
 
     def give(self, actor: Any) -> None:
         """Take back an actor whose stage has ended well."""

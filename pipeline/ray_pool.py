@@ -21,6 +21,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
 from galatea.errors import ConfigError, RunError
+from pipeline.deaths import DeathToll
 from pipeline.executor import OnReport, StopSignal, worker_name
 from pipeline.journal import read_keys, shard_paths
 from pipeline.manifest import DONE
@@ -34,16 +35,7 @@ _DEATHS = (RayActorError, WorkerCrashedError, OutOfMemoryError)
 _WAIT_SECONDS = 0.5
 _OBJECT_STORE_BYTES = 256 << 20
 """Of the Ray that is started here: requests and reports are small, records never pass through it."""
-_MAX_FRUITLESS_DEATHS = 16
-"""Deaths in a row without a finished batch: more than a bisection needs, so it is not one record's fault."""
-_MAX_SETUP_DEATHS = 3
 _DEATHS_TO_QUARANTINE = 2
-
-
-class WorkersDieError(RunError):
-    """Workers keep dying, and not because of single records."""
-
-    code = "workers_die"
 
 
 @dataclass
@@ -53,6 +45,10 @@ class _Slot:
     name: str
     actor: Any
     setup_ref: Any
+    era: int
+    """Of the death toll."""
+    is_reused: bool = False
+    """Served an earlier stage, and may have died since."""
     is_ready: bool = False
     is_isolated: bool = False
     """Runs a suspect, alone."""
@@ -127,7 +123,7 @@ class _Pool:
         self._idle = idle
         self._queue: deque[Batch] = deque(batches)
         self._suspects: deque[Batch] = deque()
-        self._num_deaths = self._num_fruitless = self._num_setup_deaths = 0
+        self._toll = DeathToll(task.stage.name, options.max_restarts)
         cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self._resources = granted_resources(task.stage.resources, cluster, options)
         self._task_ref = ray.put(task)
@@ -161,8 +157,9 @@ class _Pool:
 
     def _new_slot(self) -> _Slot:
         name = worker_name("ray")
-        actor = self._idle.take(self._resources)
-        return _Slot(name, actor, actor.setup.remote(self._task_ref, name, self._options.device))
+        actor, is_reused = self._idle.take(self._resources)
+        setup_ref = actor.setup.remote(self._task_ref, name, self._options.device)
+        return _Slot(name, actor, setup_ref, self._toll.era, is_reused)
 
     def _feed(self) -> None:
         for slot in self._slots:
@@ -200,21 +197,22 @@ class _Pool:
                 self._report(report)
             else:
                 slot.is_ready = True
+                self._toll.worker_ready()
 
     def _report(self, report: BatchReport) -> None:
-        self._num_fruitless = 0
+        self._toll.batch_finished()
         self._on_report(report)
 
     def _replace(self, slot: _Slot, error: Exception) -> None:
         """Put a new actor in the place of a dead one, and find out about its batches."""
         cause = _cause_of_death(error)
         _log.warning("stage %s: a worker died: %s", self._task.stage.name, cause)
-        self._num_deaths += 1
-        self._num_fruitless += 1
-        self._num_setup_deaths += not slot.is_ready
         ray.kill(slot.actor)
-        self._blame(slot, cause, is_innocent=bool(getattr(error, "preempted", False)))
-        self._check_bounds(cause)
+        is_preempted = bool(getattr(error, "preempted", False))
+        self._blame(slot, cause, is_innocent=is_preempted)
+        was_idle = slot.is_reused and not slot.is_ready
+        if not is_preempted and not was_idle:
+            self._toll.worker_died(slot.era, slot.is_ready, cause)
         self._slots.remove(slot)
         if self._queue or self._suspects:
             self._slots.append(self._new_slot())
@@ -250,19 +248,6 @@ class _Pool:
                 num_done = found.count(DONE)
                 self._report(BatchReport(num_done, len(found) - num_done, 0.0))
         return waiting
-
-    def _check_bounds(self, cause: str) -> None:
-        stage = self._task.stage.name
-        if self._num_setup_deaths > _MAX_SETUP_DEATHS:
-            raise WorkersDieError(f"stage {stage}: workers die while they load its models: {cause}")
-        if self._num_fruitless > _MAX_FRUITLESS_DEATHS:
-            raise WorkersDieError(
-                f"stage {stage}: {self._num_fruitless} workers died without finishing anything: {cause}"
-            )
-        if self._num_deaths > self._options.max_restarts:
-            raise WorkersDieError(
-                f"stage {stage}: {self._num_deaths} workers died (executor.max_restarts); the last one: {cause}"
-            )
 
 
 def _cause_of_death(error: Exception) -> str:
