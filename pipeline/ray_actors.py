@@ -105,6 +105,20 @@ def granted_resources(wanted: Resources, cluster: Mapping[str, float], options: 
     return Resources(num_cpus=num_cpus, num_gpus=(options.gpus_per_actor or wanted.num_gpus) if use_gpu else 0.0)
 
 
+def room_for(resources: Resources) -> str:
+    """What an actor takes and what the cluster has of it, for people."""
+    there: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    free: Mapping[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    parts = []
+    for name, wanted in (("CPU", resources.num_cpus), ("GPU", resources.num_gpus)):
+        if wanted > 0:
+            most = max((node.get(name, 0.0) for node in nodes), default=0.0)
+            left = f"{free.get(name, 0.0):g} of {there.get(name, 0.0):g} are free"
+            parts.append(f"{wanted:g} {name} ({left}, and no machine has more than {most:g})")
+    return " and ".join(parts)
+
+
 def num_actors_that_fit(resources: Resources, cluster: Mapping[str, float]) -> int:
     """How many actors the cluster has room for, one at least."""
     pairs = ((resources.num_cpus, cluster.get("CPU", 0)), (resources.num_gpus, cluster.get("GPU", 0)))

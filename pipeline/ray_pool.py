@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from pipeline.deaths import DeathToll
 from pipeline.executor import OnReport, StopSignal, worker_name
 from pipeline.journal import read_keys, shard_paths
 from pipeline.manifest import DONE
-from pipeline.ray_actors import IdleActors, granted_resources, num_actors_that_fit
+from pipeline.ray_actors import IdleActors, granted_resources, num_actors_that_fit, room_for
 from pipeline.settings import ExecutorConfig
 from pipeline.worker import Worker
 from pipeline.worker_task import Batch, BatchReport, WorkerTask
@@ -33,6 +34,8 @@ from pipeline.worker_task import Batch, BatchReport, WorkerTask
 _log = logging.getLogger(__name__)
 _DEATHS = (RayActorError, WorkerCrashedError, OutOfMemoryError)
 _WAIT_SECONDS = 0.5
+_PATIENCE_SECONDS = 30.0
+_REMIND_SECONDS = 300.0
 _OBJECT_STORE_BYTES = 256 << 20
 """Of the Ray that is started here: requests and reports are small, records never pass through it."""
 _DEATHS_TO_QUARANTINE = 2
@@ -44,6 +47,7 @@ class _Slot:
 
     name: str
     actor: Any
+    placed_ref: Any
     setup_ref: Any
     era: int
     """Of the death toll."""
@@ -63,14 +67,21 @@ class _Slot:
 class RayExecutor:
     """Runs batches on a pool of actors; idle ones are kept for the next stage of the same resources."""
 
-    def __init__(self, options: ExecutorConfig) -> None:
+    def __init__(self, options: ExecutorConfig, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+        """Start nothing yet.
+
+        Args:
+            options: where and how.
+            patience_seconds: how long no actor has a place in the cluster before the user is told.
+        """
         self._options = options
+        self._patience_seconds = patience_seconds
         self._idle = IdleActors()
 
     def run(self, task: WorkerTask, batches: Sequence[Batch], on_report: OnReport, stop: StopSignal) -> None:
         """See Executor."""
         start_ray(self._options)
-        pool = _Pool(self._options, task, batches, on_report, self._idle)
+        pool = _Pool(self._options, task, batches, on_report, self._idle, self._patience_seconds)
         try:
             pool.run(stop)
         finally:
@@ -116,11 +127,14 @@ class _Pool:
         batches: Sequence[Batch],
         on_report: OnReport,
         idle: IdleActors,
+        patience_seconds: float,
     ) -> None:
         self._options = options
         self._task = task
         self._on_report = on_report
         self._idle = idle
+        self._patience_seconds = patience_seconds
+        self._warn_at = time.monotonic() + patience_seconds
         self._queue: deque[Batch] = deque(batches)
         self._suspects: deque[Batch] = deque()
         self._toll = DeathToll(task.stage.name, options.max_restarts)
@@ -144,6 +158,7 @@ class _Pool:
             ready, _ = ray.wait(list(refs), num_returns=1, timeout=_WAIT_SECONDS)
             for ref in ready:
                 self._handle(refs[ref], ref)
+            self._warn_without_room()
 
     def close(self) -> None:
         """Give back idle actors; end those that are still busy because the run was stopped or aborted."""
@@ -158,8 +173,26 @@ class _Pool:
     def _new_slot(self) -> _Slot:
         name = worker_name("ray")
         actor, is_reused = self._idle.take(self._resources)
+        placed_ref = actor.__ray_ready__.remote()
         setup_ref = actor.setup.remote(self._task_ref, name, self._options.device)
-        return _Slot(name, actor, setup_ref, self._toll.era, is_reused)
+        return _Slot(name, actor, placed_ref, setup_ref, self._toll.era, is_reused)
+
+    def _warn_without_room(self) -> None:
+        """Tell the user from time to time that no actor has a place, which may be so for ever."""
+        now = time.monotonic()
+        if any(slot.is_ready for slot in self._slots):
+            self._warn_at = now + self._patience_seconds
+        if now < self._warn_at or not self._slots:
+            return
+        placed, _ = ray.wait([slot.placed_ref for slot in self._slots], num_returns=1, timeout=0)
+        self._warn_at = now + (self._patience_seconds if placed else _REMIND_SECONDS)
+        if not placed:
+            _log.warning(
+                "stage %s: the Ray cluster has no room for a worker, which takes %s; waiting until it has. See "
+                "executor.gpus_per_actor, and who else uses the cluster",
+                self._task.stage.name,
+                room_for(self._resources),
+            )
 
     def _feed(self) -> None:
         for slot in self._slots:

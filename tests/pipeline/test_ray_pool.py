@@ -1,11 +1,15 @@
+import threading
+import time
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 
 from galatea.errors import ConfigError, WeightsError
 from pipeline.manifest import read_rows
 from pipeline.ray_actors import granted_resources, num_actors_that_fit
+from pipeline.ray_pool import RayExecutor
 from pipeline.run import run
 from pipeline.run_stage import run_stage
 from pipeline.settings import ExecutorConfig
@@ -75,6 +79,34 @@ def test_paths_are_relative_to_where_the_user_is_and_not_to_where_ray_was_starte
 
     assert summary.status == {"done": 2}
     assert (tmp_path / "runs" / "tonight" / "number" / "manifest.parquet").is_file()
+
+
+class Neighbour:
+    """Somebody else on the cluster."""
+
+
+def test_a_cluster_without_room_is_told_and_waited_for(
+    ray_address: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    neighbour = ray.remote(num_cpus=2)(Neighbour).remote()
+    ray.get(neighbour.__ray_ready__.remote())
+
+    def leave_when_told() -> None:
+        deadline = time.monotonic() + 30
+        while "has no room" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.1)
+        ray.kill(neighbour)
+
+    leaving = threading.Thread(target=leave_when_told)
+    leaving.start()
+    executor = RayExecutor(RAY, patience_seconds=0.5)
+    requests, store = number_requests(["a"]), Store(str(tmp_path))
+    summary = run_stage(NumberStage(NumberConfig()), requests, store, RAY, executor=executor)
+    executor.close()
+    leaving.join()
+
+    assert summary.status == {"done": 1}
+    assert "stage number: the Ray cluster has no room for a worker, which takes 1 CPU (0 of 2 are free" in caplog.text
 
 
 def test_gpus_are_asked_for_only_where_there_are_some() -> None:
