@@ -32,6 +32,7 @@ def heads(
 ) -> None:
     """Draw synthetic heads with exact labels; running it again resumes."""
     from pipeline.config import compose
+    from pipeline.inputs import absolute
     from pipeline.progress import shown_on
     from pipeline.storage import Store
     from pipeline.synthesize import CONFIG_SECTION, HeadsOrder, synthesize_heads
@@ -40,7 +41,7 @@ def heads(
     named = {"size": size, "seed": seed, "num_views": views, "num_expressions": expressions, "assets": assets or None}
     given = [f"{CONFIG_SECTION}.{key}={_quoted(value)}" for key, value in named.items() if value is not None]
     config = compose([*given, *(overrides or ())], own={CONFIG_SECTION: HeadsConfig})
-    order = HeadsOrder(count, Store(out, config.storage.options), config.own[CONFIG_SECTION], config, form)
+    order = HeadsOrder(count, Store(absolute(out), config.storage.options), config.own[CONFIG_SECTION], config, form)
     with shown_on(_err) as progress:
         outcome = synthesize_heads(order, progress)
     summary, store = outcome.summary, order.out

@@ -204,7 +204,7 @@ def _read(file: str | Path | None) -> DictConfig:
     if file is None:
         return OmegaConf.create({})
     try:
-        text = Path(file).read_text()
+        text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The configuration file {file} cannot be read: {error}") from error
     return _parsed(text, str(file))

@@ -12,6 +12,7 @@ from galatea.animation.camera_path import camera_path_names
 from galatea.animation.presets import preset_names
 from galatea.errors import ConfigError
 from pipeline.driving import DriverSpec
+from pipeline.inputs import absolute
 from pipeline.storage import Store
 from pipeline.typed_values import nearest_key
 from pipeline.words import check_path
@@ -47,7 +48,7 @@ def driver_specs(drivers: Iterable[str], input_options: Mapping[str, Any]) -> tu
         if is_file and not Store(driver, input_options).exists(""):
             raise ConfigError(f"drivers: there is no file {driver}. Expected a video, a photo or an ARKit CSV.")
         name = _free_name(_stem(driver) if is_file else driver, specs)
-        specs[name] = DriverSpec(name, kind, _stem(driver) if is_file else driver, driver if is_file else "")
+        specs[name] = DriverSpec(name, kind, _stem(driver) if is_file else driver, absolute(driver) if is_file else "")
     return tuple(specs.values())
 
 

@@ -55,10 +55,10 @@ def find_photos(inputs: Sequence[str], options: Mapping[str, Any], run_url: str 
     """
     found: dict[str, FoundFile] = {}
     passed_over: Counter[Passed] = Counter()
-    run = RunFolder(run_url and _absolute(run_url))
+    run = RunFolder(run_url and absolute(run_url))
     for item in inputs:
         for file in _expand(item, options):
-            passed = _passed(file, run, _absolute(item))
+            passed = _passed(file, run, absolute(item))
             if passed is None:
                 found.setdefault(file.uri, _with_text_name(file))
             else:
@@ -97,7 +97,7 @@ def _expand(item: str, options: Mapping[str, Any]) -> Iterator[FoundFile]:
     """The files of one input."""
     if not item.strip():
         raise ConfigError("inputs: expected a folder, glob, photo or list, got an empty name. Is a variable not set?")
-    uri = _absolute(item)
+    uri = absolute(item)
     store = Store(uri, options)
     kind = store.kind_of("")
     if kind == "folder":
@@ -132,7 +132,7 @@ def _listed(uri: str, options: Mapping[str, Any]) -> Iterator[FoundFile]:
     for name in names:
         if name:
             is_complete = "://" in name or name.startswith("/")
-            yield FoundFile(_absolute(name) if is_complete else f"{folder}/{name}")
+            yield FoundFile(absolute(name) if is_complete else f"{folder}/{name}")
 
 
 def _with_text_name(file: FoundFile) -> FoundFile:
@@ -159,10 +159,11 @@ def _is_web(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
-def _absolute(item: str) -> str:
-    if not is_local(item):
-        return item
-    path = Path(item.removeprefix("file://"))
+def absolute(place: str) -> str:
+    """A path or URL that names the same file in a process that runs in another folder; an empty one stays empty."""
+    if not place.strip() or not is_local(place):
+        return place
+    path = Path(place.partition("://")[2] or place)
     try:
         return str(path.expanduser().absolute())
     except RuntimeError:  # `~name` of nobody: a name like any other

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,7 +24,16 @@ from stages.base import Resources
 class StageActor:
     """A process of its own for a worker. It serves one stage after the other, as starting a process takes seconds."""
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, folder: str) -> None:
+        """Take up threads and place.
+
+        Args:
+            resources: what it was granted.
+            folder: where the user is: paths in the settings of a stage, which its fingerprint holds as they were
+                typed, are relative to it.
+        """
+        with suppress(OSError):  # On another machine there may be no such folder, and need not be.
+            os.chdir(folder)
         torch.set_num_threads(max(1, int(resources.num_cpus)))
         self._has_gpu = resources.num_gpus > 0
         self._worker: Worker
@@ -76,13 +88,17 @@ class IdleActors:
         self._resources = Resources()
         self._actors: list[Any] = []
 
-    def take(self, resources: Resources) -> Any:
-        """An idle actor with these resources, or a new one; idle ones with others give theirs back."""
+    def take(self, resources: Resources) -> tuple[Any, bool]:
+        """An idle actor with these resources, or a new one; idle ones with others give theirs back.
+
+        Returns:
+            The actor, and whether it was idle; then it may have died meanwhile.
+        """
         if self._resources != resources:
             self.clear()
             self._resources = resources
         if self._actors:
-            return self._actors.pop()
+            return self._actors.pop(), True
         remote: Any = ray.remote  # Its annotations know no concurrency groups.
         actor_class = remote(
             max_restarts=0,
@@ -91,7 +107,7 @@ class IdleActors:
             num_cpus=resources.num_cpus,
             num_gpus=resources.num_gpus,
         )(StageActor)
-        return actor_class.remote(resources)
+        return actor_class.remote(resources, str(Path.cwd())), False
 
     def give(self, actor: Any) -> None:
         """Take back an actor whose stage has ended well."""
@@ -110,6 +126,20 @@ def granted_resources(wanted: Resources, cluster: Mapping[str, float], options: 
     use_gpu = options.device != "cpu" and cluster.get("GPU", 0) > 0
     num_cpus = min(wanted.num_cpus, cluster.get("CPU", wanted.num_cpus))
     return Resources(num_cpus=num_cpus, num_gpus=(options.gpus_per_actor or wanted.num_gpus) if use_gpu else 0.0)
+
+
+def room_for(resources: Resources) -> str:
+    """What an actor takes and what the cluster has of it, for people."""
+    there: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    free: Mapping[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    parts = []
+    for name, wanted in (("CPU", resources.num_cpus), ("GPU", resources.num_gpus)):
+        if wanted > 0:
+            most = max((node.get(name, 0.0) for node in nodes), default=0.0)
+            left = f"{free.get(name, 0.0):g} of {there.get(name, 0.0):g} are free"
+            parts.append(f"{wanted:g} {name} ({left}, and no machine has more than {most:g})")
+    return " and ".join(parts)
 
 
 def num_actors_that_fit(resources: Resources, cluster: Mapping[str, float]) -> int:

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,11 +22,12 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
 from galatea.errors import ConfigError, RunError
+from pipeline.deaths import DeathToll
 from pipeline.executor import OnReport, StopSignal, worker_name
 from pipeline.failures import BrokenDeviceError
 from pipeline.journal import read_keys, shard_paths
 from pipeline.manifest import DONE
-from pipeline.ray_actors import IdleActors, granted_resources, num_actors_that_fit
+from pipeline.ray_actors import IdleActors, granted_resources, num_actors_that_fit, room_for
 from pipeline.settings import ExecutorConfig
 from pipeline.worker import Worker
 from pipeline.worker_task import Batch, BatchReport, WorkerTask
@@ -33,18 +35,11 @@ from pipeline.worker_task import Batch, BatchReport, WorkerTask
 _log = logging.getLogger(__name__)
 _DEATHS = (RayActorError, WorkerCrashedError, OutOfMemoryError)
 _WAIT_SECONDS = 0.5
+_PATIENCE_SECONDS = 30.0
+_REMIND_SECONDS = 300.0
 _OBJECT_STORE_BYTES = 256 << 20
 """Of the Ray that is started here: requests and reports are small, records never pass through it."""
-_MAX_FRUITLESS_DEATHS = 16
-"""Deaths in a row without a finished batch: more than a bisection needs, so it is not one record's fault."""
-_MAX_SETUP_DEATHS = 3
 _DEATHS_TO_QUARANTINE = 2
-
-
-class WorkersDieError(RunError):
-    """Workers keep dying, and not because of single records."""
-
-    code = "workers_die"
 
 
 @dataclass
@@ -53,7 +48,12 @@ class _Slot:
 
     name: str
     actor: Any
+    placed_ref: Any
     setup_ref: Any
+    era: int
+    """Of the death toll."""
+    is_reused: bool = False
+    """Served an earlier stage, and may have died since."""
     is_ready: bool = False
     is_isolated: bool = False
     """Runs a suspect, alone."""
@@ -68,14 +68,21 @@ class _Slot:
 class RayExecutor:
     """Runs batches on a pool of actors; idle ones are kept for the next stage of the same resources."""
 
-    def __init__(self, options: ExecutorConfig) -> None:
+    def __init__(self, options: ExecutorConfig, patience_seconds: float = _PATIENCE_SECONDS) -> None:
+        """Start nothing yet.
+
+        Args:
+            options: where and how.
+            patience_seconds: how long no actor has a place in the cluster before the user is told.
+        """
         self._options = options
+        self._patience_seconds = patience_seconds
         self._idle = IdleActors()
 
     def run(self, task: WorkerTask, batches: Sequence[Batch], on_report: OnReport, stop: StopSignal) -> None:
         """See Executor."""
         start_ray(self._options)
-        pool = _Pool(self._options, task, batches, on_report, self._idle)
+        pool = _Pool(self._options, task, batches, on_report, self._idle, self._patience_seconds)
         try:
             pool.run(stop)
         finally:
@@ -121,14 +128,17 @@ class _Pool:
         batches: Sequence[Batch],
         on_report: OnReport,
         idle: IdleActors,
+        patience_seconds: float,
     ) -> None:
         self._options = options
         self._task = task
         self._on_report = on_report
         self._idle = idle
+        self._patience_seconds = patience_seconds
+        self._warn_at = time.monotonic() + patience_seconds
         self._queue: deque[Batch] = deque(batches)
         self._suspects: deque[Batch] = deque()
-        self._num_deaths = self._num_fruitless = self._num_setup_deaths = 0
+        self._toll = DeathToll(task.stage.name, options.max_restarts)
         cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self._resources = granted_resources(task.stage.resources, cluster, options)
         self._task_ref = ray.put(task)
@@ -149,6 +159,7 @@ class _Pool:
             ready, _ = ray.wait(list(refs), num_returns=1, timeout=_WAIT_SECONDS)
             for ref in ready:
                 self._handle(refs[ref], ref)
+            self._warn_without_room()
 
     def close(self) -> None:
         """Give back idle actors; end those that are still busy because the run was stopped or aborted."""
@@ -162,8 +173,27 @@ class _Pool:
 
     def _new_slot(self) -> _Slot:
         name = worker_name("ray")
-        actor = self._idle.take(self._resources)
-        return _Slot(name, actor, actor.setup.remote(self._task_ref, name, self._options.device))
+        actor, is_reused = self._idle.take(self._resources)
+        placed_ref = actor.__ray_ready__.remote()
+        setup_ref = actor.setup.remote(self._task_ref, name, self._options.device)
+        return _Slot(name, actor, placed_ref, setup_ref, self._toll.era, is_reused)
+
+    def _warn_without_room(self) -> None:
+        """Tell the user from time to time that no actor has a place, which may be so for ever."""
+        now = time.monotonic()
+        if any(slot.is_ready for slot in self._slots):
+            self._warn_at = now + self._patience_seconds
+        if now < self._warn_at or not self._slots:
+            return
+        placed, _ = ray.wait([slot.placed_ref for slot in self._slots], num_returns=1, timeout=0)
+        self._warn_at = now + (self._patience_seconds if placed else _REMIND_SECONDS)
+        if not placed:
+            _log.warning(
+                "stage %s: the Ray cluster has no room for a worker, which takes %s; waiting until it has. See "
+                "executor.gpus_per_actor, and who else uses the cluster",
+                self._task.stage.name,
+                room_for(self._resources),
+            )
 
     def _feed(self) -> None:
         for slot in self._slots:
@@ -204,21 +234,22 @@ class _Pool:
                 self._report(report)
             else:
                 slot.is_ready = True
+                self._toll.worker_ready()
 
     def _report(self, report: BatchReport) -> None:
-        self._num_fruitless = 0
+        self._toll.batch_finished()
         self._on_report(report)
 
     def _replace(self, slot: _Slot, error: Exception) -> None:
         """Put a new actor in the place of a dead one, and find out about its batches."""
         cause = _cause_of_death(error)
         _log.warning("stage %s: a worker died: %s", self._task.stage.name, cause)
-        self._num_deaths += 1
-        self._num_fruitless += 1
-        self._num_setup_deaths += not slot.is_ready
         ray.kill(slot.actor)
-        self._blame(slot, cause, is_innocent=bool(getattr(error, "preempted", False)))
-        self._check_bounds(cause)
+        is_preempted = bool(getattr(error, "preempted", False))
+        self._blame(slot, cause, is_innocent=is_preempted)
+        was_idle = slot.is_reused and not slot.is_ready
+        if not is_preempted and not was_idle:
+            self._toll.worker_died(slot.era, slot.is_ready, cause)
         self._slots.remove(slot)
         if self._queue or self._suspects:
             self._slots.append(self._new_slot())
@@ -254,19 +285,6 @@ class _Pool:
                 num_done = found.count(DONE)
                 self._report(BatchReport(num_done, len(found) - num_done, 0.0))
         return waiting
-
-    def _check_bounds(self, cause: str) -> None:
-        stage = self._task.stage.name
-        if self._num_setup_deaths > _MAX_SETUP_DEATHS:
-            raise WorkersDieError(f"stage {stage}: workers die while they load its models: {cause}")
-        if self._num_fruitless > _MAX_FRUITLESS_DEATHS:
-            raise WorkersDieError(
-                f"stage {stage}: {self._num_fruitless} workers died without finishing anything: {cause}"
-            )
-        if self._num_deaths > self._options.max_restarts:
-            raise WorkersDieError(
-                f"stage {stage}: {self._num_deaths} workers died (executor.max_restarts); the last one: {cause}"
-            )
 
 
 def _cause_of_death(error: Exception) -> str:

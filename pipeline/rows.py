@@ -51,6 +51,8 @@ class RowReader:
         self._store = store
         self._groups: BoundedCache[pa.Table] = BoundedCache(max_cached_bytes, lambda table: int(table.nbytes))
         self._opened: OrderedDict[str, _OpenFile] = OrderedDict()
+        self._starts: dict[str, np.ndarray] = {}
+        """Path -> number of the first row of each row group; kept when the file is closed."""
 
     def take(self, path: str, rows: Sequence[int], columns: Sequence[str] | None = None) -> pa.Table:
         """Rows of a file in the order asked for.
@@ -59,7 +61,9 @@ class RowReader:
             MissingFileError: there is no such file.
             StorageError: it is damaged, or has no such row.
         """
-        starts = self._open(path).starts
+        if path not in self._starts:
+            self._open(path)
+        starts = self._starts[path]
         parts = []
         place = 0
         while place < len(rows):
@@ -67,8 +71,7 @@ class RowReader:
             table = self._row_group(path, group, columns)
             offset = rows[place] - int(starts[group])
             if offset >= table.num_rows:
-                url = self._store.locate(path)
-                raise StorageError(f"{url} has no row {rows[place]}: it was replaced while it was read")
+                raise self._replaced(path, f"has no row {rows[place]}")
             length = _run_length(rows, place, table.num_rows - offset)
             parts.append(table.slice(offset, length))
             place += length
@@ -85,8 +88,9 @@ class RowReader:
 
     def _read_row_group(self, path: str, group: int, columns: Sequence[str] | None) -> pa.Table:
         def read(*_: object) -> pa.Table:
+            file = self._open(path).file
             try:
-                return self._open(path).file.read_row_group(group, columns=columns, use_threads=False)
+                return file.read_row_group(group, columns=columns, use_threads=False)
             except network_errors():
                 # A connection that broke stays broken: the next attempt needs another.
                 self._opened.pop(path).stack.close()
@@ -106,10 +110,15 @@ class RowReader:
                 raise damaged(self._store.locate(path), error) from error
             sizes = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
             starts = np.cumsum([0, *sizes[:-1]])
-            self._opened[path] = _OpenFile(file, starts, stack.pop_all())
+            if not np.array_equal(starts, self._starts.setdefault(path, starts)):
+                raise self._replaced(path, "has other row groups than before")
+            self._opened[path] = _OpenFile(file, stack.pop_all())
         if len(self._opened) > _MAX_OPEN_FILES:
             self._opened.popitem(last=False)[1].stack.close()
         return self._opened[path]
+
+    def _replaced(self, path: str, what: str) -> StorageError:
+        return StorageError(f"{self._store.locate(path)} {what}: it was replaced while it was read")
 
 
 def _run_length(rows: Sequence[int], start: int, limit: int) -> int:
@@ -123,7 +132,5 @@ def _run_length(rows: Sequence[int], start: int, limit: int) -> int:
 @dataclass(frozen=True)
 class _OpenFile:
     file: pq.ParquetFile
-    starts: np.ndarray
-    """Number of the first row of each row group."""
     stack: ExitStack
     """Closes the file."""

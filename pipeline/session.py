@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import galatea
@@ -15,6 +15,7 @@ from pipeline.aggregates import aggregate, distributions
 from pipeline.config import Config, to_flat, to_updated_yaml, to_yaml
 from pipeline.driver_names import driver_specs
 from pipeline.executor import RunInterruptedError
+from pipeline.inputs import absolute
 from pipeline.manifest import DONE
 from pipeline.report.source import StoredRun
 from pipeline.report.write import REPORT_FILE, has_current_results, write_results
@@ -71,6 +72,7 @@ def carry_out(order: Order, progress: OnProgress, build: Callable[[str, Any], St
         RunError: the run was aborted; what is finished is kept.
         RunInterruptedError: it was asked to stop; what is finished is kept.
     """
+    order = replace(order, out=absolute(order.out))
     plan = _plan(order, build)
     plan.run.check_writable()
     with locked(plan.run):

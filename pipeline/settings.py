@@ -46,7 +46,7 @@ class ExecutorConfig:
     num_cpus: int = 0
     """CPUs of the Ray that is started on this machine; 0 = all."""
     max_restarts: int = 64
-    """Dead actors of a stage after which the run is given up."""
+    """How often actors of a stage may die, beyond once for every batch that is finished, before the run is given up."""
     grace_seconds: float = 20.0
     """How long batches in flight may take to finish after Ctrl-C or SIGTERM; a second Ctrl-C ends at once."""
     retry_failed: bool = False

@@ -170,8 +170,8 @@ class MlflowTracker:
         self._log_params(run_id, params | _model_params(models) | {"fingerprint": summary.fingerprint})
         self._log_params(self.run_id, _model_params(models))
         self._log_metrics(run_id, stage_metrics(summary))
-        self._client.log_dict(run_id, dict(summary.statistics), "statistics.json")
         self._client.set_terminated(run_id, "FINISHED")
+        self._client.log_dict(run_id, dict(summary.statistics), "statistics.json")
 
     def _log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -274,6 +274,8 @@ def _only_warned(action: str) -> Iterator[None]:
             yield
     except TrackingError as error:
         _log.warning("tracking %s", error)
+    except Exception as error:  # noqa: BLE001 - MLflow lets through whatever the client of an artifact store raises
+        _log.warning("tracking could not %s: %s: %s", action, type(error).__name__, error)
 
 
 def _model_tags(models: Sequence[Mapping[str, Any]]) -> dict[str, str]:

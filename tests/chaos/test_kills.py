@@ -6,18 +6,22 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from pipeline.executor import RunInterruptedError
+from pipeline.deaths import WorkersDieError
+from pipeline.executor import RunInterruptedError, SharedExecutor
 from pipeline.journal import shard_paths
 from pipeline.manifest import read_rows
-from pipeline.ray_pool import WorkersDieError
+from pipeline.run_stage import run_stage
 from pipeline.settings import ExecutorConfig
 from pipeline.storage import Store
+from stages.base import Record, Resources
 from tests.chaos.driver import NAMES, run_numbers
 from tests.pipeline.comparing import comparable_rows
+from tests.pipeline.small_stages import NumberConfig, NumberStage, number_requests
 
 RAY = ExecutorConfig(kind="ray")
 
@@ -107,6 +111,46 @@ def is_descendant(pid: int, ancestor: int) -> bool:
             return True
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return False
+
+
+class MeetingStage(NumberStage):
+    """Its workers leave their process ids in a folder, and wait until all have come."""
+
+    resources = Resources(num_cpus=0.5)
+
+    def __init__(self, folder: Path, num_workers: int) -> None:
+        super().__init__(NumberConfig(batch_size=1))
+        self._folder, self._num_workers = folder, num_workers
+        folder.mkdir()
+
+    def process(self, batch: Sequence[Record]) -> list[list[Record]]:
+        (self._folder / str(os.getpid())).touch()
+        while len(list(self._folder.iterdir())) < self._num_workers:
+            time.sleep(0.05)
+        return super().process(batch)
+
+
+def test_idle_workers_that_died_between_two_stages_are_replaced(ray_address: str, tmp_path: Path) -> None:
+    options = ExecutorConfig(kind="ray", num_actors=4, max_in_flight=1)
+    executor = SharedExecutor(options)
+    stages = MeetingStage(tmp_path / "four", 4), MeetingStage(tmp_path / "one", 1)
+    store = Store(str(tmp_path / "run"))
+    run_stage(stages[0], number_requests(NAMES[:4]), store, options, executor=executor)
+    for process in (tmp_path / "four").iterdir():
+        os.kill(int(process.name), signal.SIGKILL)
+
+    summary = run_stage(stages[1], number_requests(NAMES[4:5]), store, options, executor=executor)
+    executor.close()
+
+    assert summary.status == {"done": 1}
+
+
+def test_records_that_kill_do_not_end_a_run_that_moves_on(ray_address: str, tmp_path: Path) -> None:
+    executor = ExecutorConfig(kind="ray", num_actors=1, max_restarts=3)
+
+    summary = run_numbers(str(tmp_path), executor, kills_on=("n05", "n15"), batch_size=1, seconds=0.0)
+
+    assert summary.status == {"done": 22, "failed": 1, "no_face": 1, "quarantined": 2}
 
 
 def test_a_record_that_kills_its_process_is_quarantined_and_the_others_are_done(

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from galatea.errors import ConfigError
-from pipeline.config import compose, presets, to_flat, to_yaml, without_secret
+from pipeline.config import CONF_FOLDER, compose, presets, to_flat, to_yaml, without_secret
 
 
 def test_presets_files_and_values_are_layered(tmp_path: Path) -> None:
@@ -83,6 +86,15 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str) -> None:
         compose(file=file)
     with pytest.raises(ConfigError, match=r"missing\.yaml"):
         compose(file=tmp_path / "missing.yaml")
+
+
+def test_a_file_is_read_as_utf_8_whatever_the_machine_speaks(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("drivers: [Grüße.mp4]\n", encoding="utf-8")
+    program = "import sys; from pipeline.config import compose; print(ascii(compose(file=sys.argv[1]).drivers))"
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", program, str(tmp_path / "mine.yaml")]
+    answer = subprocess.run(command, env=plain, cwd=CONF_FOLDER.parent, capture_output=True, text=True, check=False)
+    assert answer.stdout.strip() == ascii(("Grüße.mp4",)), answer.stderr
 
 
 def test_credentials_are_used_but_never_shown(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from galatea.errors import ConfigError
 from pipeline.driver_names import driver_specs
+from pipeline.driving import driver_requests
 
 
 def test_names_and_files_are_told_apart(tmp_path: Path) -> None:
@@ -21,6 +23,19 @@ def test_names_and_files_are_told_apart(tmp_path: Path) -> None:
         ("face", "arkit"),
     ]
     assert specs[2].uri == str(video)
+
+
+def test_a_file_is_found_from_any_folder_and_called_as_it_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "face.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    [relative], [absolute] = driver_specs(["face.csv"], {}), driver_specs([str(tmp_path / "face.csv")], {})
+    assert relative == absolute
+    assert relative.uri == str(tmp_path / "face.csv")
+    as_typed = replace(relative, uri="face.csv")
+    [one], [other] = (driver_requests([spec], {}).items for spec in (relative, as_typed))
+    assert (one.source_id, one.fingerprint) == (other.source_id, other.fingerprint)
 
 
 def test_files_with_one_name_get_ids_of_their_own(tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
+import threading
+import time
 from pathlib import Path
 
 import pytest
+import ray
+import torch
 
 from galatea.errors import ConfigError, WeightsError
 from pipeline.manifest import read_rows
 from pipeline.ray_actors import granted_resources, num_actors_that_fit
+from pipeline.ray_pool import RayExecutor
 from pipeline.run import run
 from pipeline.run_stage import run_stage
 from pipeline.settings import ExecutorConfig
@@ -52,6 +57,56 @@ def test_an_error_that_stops_the_run_crosses_the_process_border_as_itself(ray_ad
 
     with pytest.raises(WeightsError, match=r"weights are damaged \(in process"):
         run_stage(UnfitStage(NumberConfig()), requests, Store(str(tmp_path)), RAY)
+
+
+class FileStage(NumberStage):
+    """Reads a file that the user named when it is set up."""
+
+    def setup(self, device: torch.device) -> None:
+        if Path("weights/factor.txt").read_text() != "2.0":
+            raise WeightsError("weights/factor.txt is not the user's")
+        super().setup(device)
+
+
+def test_paths_are_relative_to_where_the_user_is_and_not_to_where_ray_was_started(
+    ray_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "factor.txt").write_text("2.0")
+    monkeypatch.chdir(tmp_path)
+
+    summary = run_stage(FileStage(NumberConfig()), number_requests(["a", "b"]), Store("runs/tonight"), RAY)
+
+    assert summary.status == {"done": 2}
+    assert (tmp_path / "runs" / "tonight" / "number" / "manifest.parquet").is_file()
+
+
+class Neighbour:
+    """Somebody else on the cluster."""
+
+
+def test_a_cluster_without_room_is_told_and_waited_for(
+    ray_address: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    neighbour = ray.remote(num_cpus=2)(Neighbour).remote()
+    ray.get(neighbour.__ray_ready__.remote())
+
+    def leave_when_told() -> None:
+        deadline = time.monotonic() + 30
+        while "has no room" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.1)
+        ray.kill(neighbour)
+
+    leaving = threading.Thread(target=leave_when_told)
+    leaving.start()
+    executor = RayExecutor(RAY, patience_seconds=0.5)
+    requests, store = number_requests(["a"]), Store(str(tmp_path))
+    summary = run_stage(NumberStage(NumberConfig()), requests, store, RAY, executor=executor)
+    executor.close()
+    leaving.join()
+
+    assert summary.status == {"done": 1}
+    assert "stage number: the Ray cluster has no room for a worker, which takes 1 CPU (0 of 2 are free" in caplog.text
 
 
 def test_gpus_are_asked_for_only_where_there_are_some() -> None:

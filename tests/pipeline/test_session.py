@@ -58,6 +58,16 @@ def test_a_run_ends_with_a_report_metrics_and_its_configuration(photos: str, tmp
     assert "smile" in (tmp_path / "run" / "config.yaml").read_text()
 
 
+def test_a_run_folder_is_told_by_its_whole_path(photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = carry_out(Order((photos,), "runs/tonight", _config()), _quiet, _build)
+    assert outcome.report == str(tmp_path / "runs" / "tonight" / "report.html")
+    again = carry_out(Order((photos,), str(tmp_path / "runs" / "tonight"), _config()), _quiet, _build)
+    assert again.num_computed == 0
+    with pytest.raises(ConfigError, match="an empty one"):
+        carry_out(Order((photos,), "", _config()), _quiet, _build)
+
+
 def test_the_second_run_computes_nothing_and_leaves_the_report_alone(photos: str, tmp_path: Path) -> None:
     order = Order((photos,), str(tmp_path / "run"), _config())
     first = carry_out(order, _quiet, _build)

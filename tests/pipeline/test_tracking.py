@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,26 @@ def test_a_server_that_fails_later_costs_the_record_and_not_the_run(
     tracker.stage_finished(_summary(), MODELS)
     tracker.finished(RunRecord({"a": 1.0}))
     assert "could not" in caplog.text
+
+
+def test_an_artifact_store_that_fails_costs_the_record_and_not_the_run(
+    tracking_uri: str, config: TrackingConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    for name, value in (("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "word"), ("MAX_ATTEMPTS", "1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    config = replace(config, artifact_location="s3://bucket/mlflow")
+    tracker = open_tracker(config, FACTS)
+    tracker.watch(_start())
+    tracker.stage_finished(_summary(), MODELS)
+    tracker.finished(RunRecord({"clip.psnr.p50": 24.5}, {"report.html": "<html>"}))
+
+    assert "could not record the stage align" in caplog.text
+    assert "could not record the results" in caplog.text
+    stage, run = sorted(_runs(tracking_uri, config), key=lambda run: "galatea.stage" not in run.data.tags)
+    assert stage.info.status == run.info.status == "FINISHED"
+    assert stage.data.metrics["status.no_face"] == 1
+    assert run.data.metrics == {"clip.psnr.p50": 24.5}
 
 
 def test_tracking_can_be_off() -> None:
