@@ -15,7 +15,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from galatea.animation.composite import paste_back, pixel_scaling
+from galatea.animation.composite import paste_back
 from galatea.animation.contact_sheet import contact_sheet, pick_frames
 from galatea.animation.motion import Motion
 from galatea.animation.rendering import PortraitAnimator, RenderSettings
@@ -266,7 +266,7 @@ class AnimateStage(Stage):
             yield from batches
             return
         photo, scale = _limited(decode_image(record["photo"]), self.config.paste_max_side)
-        matrix = np.asarray(record["crop_matrix"], np.float64).reshape(2, 3) @ pixel_scaling(1 / scale)
+        matrix = np.asarray(record["crop_matrix"], np.float64).reshape(2, 3) @ np.diag([1 / scale, 1 / scale, 1])
         for batch in batches:
             yield np.stack([paste_back(photo, frame, matrix, _CROP_SIZE) for frame in batch])
 
