@@ -1,5 +1,6 @@
 """The invert and animate stages on a small generator: rows, deterministic bytes, and errors that name their record."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from galatea.eg3d.checkpoint import save_generator
 from galatea.eg3d.generator import TriPlaneGenerator
 from galatea.eg3d.provenance import GeneratorFacts
 from galatea.errors import ConfigError, InputError, WeightsError
+from galatea.faces.alignment import cut_crop
 from galatea.images import decode_image, encode_png, encode_webp
 from galatea.inversion.capsule import Capsule
 from galatea.morphable.baking import NUM_IDENTITY
@@ -180,14 +182,24 @@ def test_edits_of_an_imported_generator_are_refused_before_anything_runs(plain_c
         EditStage(EditConfig(generator=plain_checkpoint)).models()
 
 
-def test_a_clip_pasted_back_has_the_photo_s_size(checkpoint, portrait, nod, astronaut):
-    stage = animate_stage(checkpoint, paste_back=True, paste_max_side=128)
-    assert "photo" in stage.requires
+def test_a_clip_pasted_back_has_the_photo_s_size_and_says_where_the_crop_is(checkpoint, portrait, nod, astronaut):
+    photo = np.full((541, 701, 3), 90, np.uint8)
+    photo[20:532, 100:612] = astronaut
+    matrix = np.array([[1.0, 0, -100], [0, 1.0, -20]], np.float32)
+    plain, whole = animate_stage(checkpoint), animate_stage(checkpoint, paste_back=True, paste_max_side=350)
+    assert "photo" in whole.requires
     assert "photo" not in AnimateStage.requires
-    record = clip_record(portrait, stage.models()[0].sha256, nod)
-    matrix = np.array([[1.0, 0, 0], [0, 1.0, 0]], np.float32)
-    ((row,),) = stage.process([record | {"photo": encode_png(astronaut), "uri": "x", "crop_matrix": matrix}])
-    assert read_video(row["clip"]).frames.shape[1:] == (128, 128, 3)
+    record = clip_record(portrait, whole.models()[0].sha256, nod)
+    ((row,),) = whole.process([record | {"photo": encode_png(photo), "uri": "x", "crop_matrix": matrix}])
+    frames = read_video(row["clip"]).frames
+    assert frames.shape[1:] == (270, 350, 3)
+    ((of_crop,),) = plain.process([record])
+    assert of_crop["clip_matrix"] is None
+    for frame, wanted in zip(frames, read_video(of_crop["clip"]).frames, strict=True):
+        crop = cut_crop(frame, row["clip_matrix"]).reshape(64, 8, 64, 8, 3).mean((1, 3))
+        assert np.corrcoef(crop[4:-4, 4:-4].ravel(), wanted[4:-4, 4:-4].ravel())[0, 1] > 0.97
+        shift, _ = cv2.phaseCorrelate(crop.mean(-1), wanted.mean(-1), cv2.createHanningWindow((64, 64), cv2.CV_64F))
+        assert shift == pytest.approx((0, 0), abs=0.1)
 
 
 def test_a_capsule_of_another_generator_aborts(checkpoint, portrait, nod):
