@@ -31,7 +31,8 @@ from galatea.inversion.expression_pivots import TransferSettings
 from galatea.morphable.head import HeadCoefficients
 from galatea.morphable.retarget import Retargeted, RetargetSettings, retarget
 from stages.base import Column, Kind, ModelPart, Record, Stage
-from stages.provenance import generator_part, head_parts
+from stages.generator_provenance import generator_part
+from stages.provenance import head_parts
 from stages.ranges import check_ranges
 
 _LOG = logging.getLogger(__name__)

@@ -32,7 +32,7 @@ from galatea.metrics.pose_expression import landmark_error
 from galatea.morphable.head import HeadCoefficients
 from stages.base import Column, Kind, ModelPart, Record, Stage
 from stages.face_models import FaceModels
-from stages.provenance import generator_part
+from stages.generator_provenance import generator_part
 from stages.ranges import check_ranges
 
 TURNED_YAWS_DEG = (-30.0, -15.0, 0.0, 15.0, 30.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import fingerprint
-from pipeline.fingerprint import code_hash, row_fingerprint, stage_fingerprint
+from pipeline.fingerprint import code_hash, row_fingerprint, source_files, stage_fingerprint
 from stages.base import ModelPart
 from tests.pipeline.small_stages import NumberConfig, NumberStage
 
@@ -52,6 +52,16 @@ def test_code_that_a_stage_does_not_import_does_not_count(package: Path) -> None
 
 def test_code_of_the_real_library_is_found() -> None:
     assert code_hash("galatea.errors") != code_hash("galatea.cameras")
+
+
+@pytest.mark.parametrize("stage", ["align", "drive", "evaluate"])
+def test_a_stage_without_a_generator_does_not_depend_on_its_code(stage: str) -> None:
+    assert not [name for name in source_files(f"stages.{stage}") if name.startswith("galatea.eg3d")]
+
+
+@pytest.mark.parametrize("stage", ["invert", "edit", "animate"])
+def test_a_stage_with_a_generator_depends_on_its_code(stage: str) -> None:
+    assert {"galatea.eg3d.synthesis", "galatea.eg3d.anchored"} <= set(source_files(f"stages.{stage}"))
 
 
 def test_configuration_and_models_count() -> None:
