@@ -3,6 +3,9 @@
 The code of a stage is the source of its module and of everything in the project that it imports, found without
 running it. So an edit in the generator's code leaves alignments and motions as they are; inversions, which render
 pictures too, depend on much of the animation code.
+
+Of the configuration everything counts but fields with the metadata `affects_rows: False`: those that say which rows are
+asked for, or how many are computed at once, which only moves their last digits.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import cv2
@@ -91,9 +91,9 @@ class AnimateConfig:
     """Longest side of the animated WebP."""
     crf: int = 18
     """Quality of the H.264 clip, 0 (lossless) to 51."""
-    edited_with: tuple[str, ...] = ("*",)
+    edited_with: tuple[str, ...] = field(default=("*",), metadata={"affects_rows": False})
     """Drivers that edited portraits are animated with; `*` is all of them. Unedited portraits take all drivers."""
-    batch_frames: int = 4
+    batch_frames: int = field(default=4, metadata={"affects_rows": False})
     """Frames rendered at once."""
 
     def __post_init__(self) -> None:

@@ -117,7 +117,9 @@ def nod():
 
 
 def animate_stage(checkpoint, **settings):
-    stage = AnimateStage(AnimateConfig(generator=checkpoint, size=64, resolution=32, batch_frames=3, **settings))
+    stage = AnimateStage(
+        AnimateConfig(**{"size": 64, "resolution": 32, "batch_frames": 3, **settings}, generator=checkpoint)
+    )
     stage.setup(torch.device("cpu"))
     return stage
 
@@ -132,6 +134,15 @@ def test_a_motion_becomes_a_clip_of_its_length(checkpoint, portrait, nod):
     assert row["asked_expression"].shape == (4, 52)
     assert len(read_video(row["clip"]).frames) == 4
     assert decode_image(row["sheet"]).shape == (64, 4 * 64, 3)
+
+
+def test_how_many_frames_are_rendered_at_once_changes_only_roundings(checkpoint, portrait, nod):
+    clips = []
+    for batch_frames in (1, 4):
+        stage = animate_stage(checkpoint, batch_frames=batch_frames, crf=0)
+        ((row,),) = stage.process([clip_record(portrait, stage.models()[0].sha256, nod)])
+        clips.append(read_video(row["clip"]).frames.astype(int))
+    assert np.abs(clips[0] - clips[1]).mean() < 0.05
 
 
 @pytest.fixture(scope="module")
