@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -265,7 +266,8 @@ class AnimateStage(Stage):
         return TransferAnimator(self._generator, capsule, photo, head, settings, self.config.transfer_settings())
 
     def _whole_photo(self, record: Record) -> _WholePhoto:
-        photo, scale = _limited(decode_image(record["photo"]), self.config.paste_max_side)
+        # The limit on pixels is align's, which has accepted this photo.
+        photo, scale = _limited(decode_image(record["photo"], max_pixels=sys.maxsize), self.config.paste_max_side)
         crop_matrix = np.asarray(record["crop_matrix"], np.float64).reshape(2, 3)
         return _WholePhoto(photo, crop_matrix @ np.diag([1 / scale, 1 / scale, 1]))
 
@@ -323,5 +325,5 @@ def _limited(
     scale = min(1.0, max_side / max(photo.shape[:2]))
     if scale == 1.0:
         return photo, scale
-    size = round(photo.shape[1] * scale), round(photo.shape[0] * scale)
+    size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
     return np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), np.uint8), scale

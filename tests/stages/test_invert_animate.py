@@ -14,7 +14,7 @@ from galatea.eg3d.generator import TriPlaneGenerator
 from galatea.eg3d.provenance import GeneratorFacts
 from galatea.errors import ConfigError, InputError, WeightsError
 from galatea.faces.alignment import cut_crop
-from galatea.images import decode_image, encode_png, encode_webp
+from galatea.images import MAX_PIXELS, decode_image, encode_png, encode_webp
 from galatea.inversion.capsule import Capsule
 from galatea.morphable.baking import NUM_IDENTITY
 from stages.animate import AnimateConfig, AnimateStage, resampled
@@ -211,6 +211,16 @@ def test_a_clip_pasted_back_has_the_photo_s_size_and_says_where_the_crop_is(chec
         assert np.corrcoef(crop[4:-4, 4:-4].ravel(), wanted[4:-4, 4:-4].ravel())[0, 1] > 0.97
         shift, _ = cv2.phaseCorrelate(crop.mean(-1), wanted.mean(-1), cv2.createHanningWindow((64, 64), cv2.CV_64F))
         assert shift == pytest.approx((0, 0), abs=0.1)
+
+
+@pytest.mark.slow
+def test_a_photo_of_any_size_that_align_accepted_is_pasted_into(checkpoint, portrait, nod):
+    stage = animate_stage(checkpoint, paste_back=True, paste_max_side=64)
+    record = clip_record(portrait, stage.models()[0].sha256, nod)
+    large = {"photo": encode_png(np.zeros((MAX_PIXELS // 1000 + 1, 1000), np.uint8)), "uri": "x"}
+    matrix = np.array([[0.2, 0, 0], [0, 0.2, 0]], np.float32)
+    ((row,),) = stage.process([record | large | {"crop_matrix": matrix}])
+    assert row["num_frames"] == 4
 
 
 def test_a_capsule_of_another_generator_aborts(checkpoint, portrait, nod):
