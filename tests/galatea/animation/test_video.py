@@ -1,5 +1,6 @@
 import contextlib
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -60,6 +61,17 @@ def test_sampling_by_time_halves_and_doubles_frames():
 def test_some_frames_are_those_of_the_whole_clip():
     data = encode_mp4(moving_square(12), fps=24)
     assert np.array_equal(np.stack(list(read_frames(data, [11, 0, 4]))), read_video(data).frames[[0, 4, 11]])
+
+
+def test_frames_that_are_not_asked_for_take_no_memory():
+    clip = moving_square(40)
+    data = encode_mp4(clip, fps=24)
+    tracemalloc.start()
+    taken = list(read_frames(data, [39]))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(taken) == 1
+    assert peak < 8 * clip[0].nbytes
 
 
 @pytest.mark.parametrize("data", [b"", b"not a video", moving_square(1).tobytes()])
