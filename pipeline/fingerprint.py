@@ -1,7 +1,11 @@
 """Fingerprints: what a row depends on, as a hash; a row is computed again when, and only when, its own changed.
 
 The code of a stage is the source of its module and of everything in the project that it imports, found without
-running it. So an edit in the animation code leaves alignments and inversions as they are.
+running it. So an edit in the generator's code leaves alignments and motions as they are; inversions, which render
+pictures too, depend on much of the animation code.
+
+Of the configuration everything counts but fields with the metadata `affects_rows: False`: those that say which rows are
+asked for, or how many are computed at once, which only moves their last digits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What is in a run folder and was not asked for any more: it is not deleted unless the user says so.
 
-Manifests hold exactly what was asked for, and files without a row are removed. So a run on other photos or with other
-drivers would delete what the folder held before; here it is stopped before anything is changed.
+Manifests hold exactly what was asked for, and files without a row are removed. So a run on other photos, with other
+drivers or for fewer edited portraits would delete what the folder held before; here it is stopped before anything is
+changed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pipeline.driving import DriverSpec
 from pipeline.manifest import DONE, read_rows
 from pipeline.storage import Store
 from pipeline.storage_errors import AccessError, MissingFileError
+from stages.base import Stage
 
 _NUM_NAMED = 3
 
@@ -49,6 +51,21 @@ def refuse_lost_drivers(run: Store, drivers: Iterable[DriverSpec], input_options
     asked = {driver.driver_id: driver for driver in drivers}
     lost = [name for name in known if name not in asked or not _is_there(asked[name], input_options)]
     _refuse(run, "driver", lost)
+
+
+def refuse_unwanted_clips(run: Store, animate: Stage) -> None:
+    """Stop where the animate manifest has clips that its stage is not asked for any more (`animate.edited_with`).
+
+    Raises:
+        ConfigError: results would be deleted; the message names the first clips.
+    """
+    known = [row["clip_id"] for row in read_rows(run, "animate", ["clip_id", "status"]) if row["status"] == DONE]
+    _refuse(run, "clip", [clip_id for clip_id in known if not animate.wants(_ids_of(clip_id))])
+
+
+def _ids_of(clip_id: str) -> dict[str, str]:
+    portrait_id, edit, driver_id = clip_id.split(".", 2)
+    return {"portrait_id": portrait_id, "edit_id": f"{portrait_id}.{edit}", "driver_id": driver_id}
 
 
 def _uris(row: Mapping[str, Any]) -> set[str]:

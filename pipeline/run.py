@@ -11,7 +11,7 @@ from pipeline.driving import DriverSpec, driver_requests
 from pipeline.executor import Executor, SharedExecutor
 from pipeline.ingest import ingest
 from pipeline.plan import STEPS, plan_stage
-from pipeline.pruning import refuse_lost_drivers
+from pipeline.pruning import refuse_lost_drivers, refuse_unwanted_clips
 from pipeline.requests import Requests
 from pipeline.run_stage import OnProgress, StageSummary, run_stage
 from pipeline.settings import ExecutorConfig, StorageConfig
@@ -66,13 +66,15 @@ def run(plan: RunPlan, progress: OnProgress | None = None, on_stage: OnStage | N
         The summaries of all stages.
 
     Raises:
-        ConfigError: results of photos or drivers that are not asked for any more would be deleted (`storage.prune`).
+        ConfigError: results of photos or drivers, or clips, that are not asked for any more would be deleted
+            (`storage.prune`).
         RunError: the run was aborted; finished rows are kept.
         RunInterruptedError: it was asked to stop; finished rows are kept.
     """
     begun_at = time.time()
     plan.run.check_writable()
     check_drivers(plan)
+    check_clips(plan)
     summaries: dict[str, StageSummary] = {}
 
     def note(summary: StageSummary) -> None:
@@ -100,6 +102,17 @@ def check_drivers(plan: RunPlan) -> None:
         refuse_lost_drivers(plan.run, plan.drivers, plan.storage.options)
 
 
+def check_clips(plan: RunPlan) -> None:
+    """Stop before anything is computed where the run would delete clips of edited portraits that it does not want.
+
+    Raises:
+        ConfigError: it would; see `storage.prune`.
+    """
+    for stage in plan.stages:
+        if stage.name == "animate" and not plan.storage.prune:
+            refuse_unwanted_clips(plan.run, stage)
+
+
 def run_one(
     plan: RunPlan,
     stage: Stage,
@@ -118,6 +131,8 @@ def run_one(
     """
     if stage.name == "drive":
         check_drivers(plan)
+    if stage.name == "animate":
+        check_clips(plan)
     requests = _requests(plan, stage)
     options = plan.storage.options
     return run_stage(stage, requests, plan.run, plan.executor, progress, options, executor, begun_at)

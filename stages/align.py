@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import cv2
@@ -37,7 +37,7 @@ class AlignConfig(FaceModels):
     """Of a crowd, only the largest are taken."""
     max_pixels: int = 100_000_000
     """A photo with more pixels is refused before it is decoded."""
-    face_batch: int = 16
+    face_batch: int = field(default=16, metadata={"affects_rows": False})
     """Faces that go through the networks at once."""
 
     def __post_init__(self) -> None:

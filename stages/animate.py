@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from galatea.animation.composite import paste_back, pixel_scaling
+from galatea.animation.composite import paste_back
 from galatea.animation.contact_sheet import contact_sheet, pick_frames
 from galatea.animation.motion import Motion
 from galatea.animation.rendering import PortraitAnimator, RenderSettings
@@ -23,6 +24,7 @@ from galatea.animation.transfer import TransferAnimator
 from galatea.animation.video import Frame, encode_mp4, encode_webp_animation, shrunk
 from galatea.eg3d.checkpoint import load_generator, read_facts
 from galatea.errors import ConfigError, InputError
+from galatea.faces.alignment import CROP_SIZE
 from galatea.images import decode_grey, decode_image, to_tensor
 from galatea.inversion.binding import PortraitGenerator
 from galatea.inversion.capsule import Capsule
@@ -30,12 +32,12 @@ from galatea.inversion.expression_pivots import TransferSettings
 from galatea.morphable.head import HeadCoefficients
 from galatea.morphable.retarget import Retargeted, RetargetSettings, retarget
 from stages.base import Column, Kind, ModelPart, Record, Stage
-from stages.provenance import generator_part, head_parts
+from stages.generator_provenance import generator_part
+from stages.provenance import head_parts
 from stages.ranges import check_ranges
 
 _LOG = logging.getLogger(__name__)
 _SHEET_FRAMES = 6
-_CROP_SIZE = 512
 _RANGES = {
     "transfer_steps": (1, 100_000),
     "transfer_tuning_steps": (0, 100_000),
@@ -90,9 +92,9 @@ class AnimateConfig:
     """Longest side of the animated WebP."""
     crf: int = 18
     """Quality of the H.264 clip, 0 (lossless) to 51."""
-    edited_with: tuple[str, ...] = ("*",)
+    edited_with: tuple[str, ...] = field(default=("*",), metadata={"affects_rows": False})
     """Drivers that edited portraits are animated with; `*` is all of them. Unedited portraits take all drivers."""
-    batch_frames: int = 4
+    batch_frames: int = field(default=4, metadata={"affects_rows": False})
     """Frames rendered at once."""
 
     def __post_init__(self) -> None:
@@ -154,6 +156,7 @@ class AnimateStage(Stage):
         Column("num_frames", Kind.INT, "frames of the clip"),
         Column("fps", Kind.FLOAT, "frames per second of the clip"),
         Column("render_fps", Kind.FLOAT, "frames rendered in a second"),
+        Column("clip_matrix", Kind.TENSOR, "clip pixels to crop pixels; null where the clip shows the crop", (2, 3)),
         Column("asked_yaw_deg", Kind.TENSOR, "yaw that each frame was asked to show", (-1,)),
         Column("asked_pitch_deg", Kind.TENSOR, "pitch that each frame was asked to show", (-1,)),
         Column("asked_expression", Kind.TENSOR, "coefficients that each frame was asked to show", (-1, 52)),
@@ -215,7 +218,9 @@ class AnimateStage(Stage):
         asked = retarget(motion, own, animator.own_angles_deg.cpu(), self.config.retarget_settings())
         frames_at = resampled(motion.num_frames, motion.fps, fps or motion.fps)
         asked = Retargeted(*(values[frames_at] for values in (asked.expression, *_angles(asked))))
-        film = _Film(self._frames(animator, asked, record), len(frames_at), self.config.preview_size)
+        whole = self._whole_photo(record) if self.config.paste_back else None
+        batches = animator.frames(asked.expression, torch.stack(_angles(asked), dim=1))
+        film = _Film(batches if whole is None else whole.around(batches), len(frames_at), self.config.preview_size)
         clip = encode_mp4(film, fps or motion.fps, self.config.crf)
         return {
             "clip_id": record["clip_id"],
@@ -225,6 +230,7 @@ class AnimateStage(Stage):
             "num_frames": len(film.small),
             "fps": fps or motion.fps,
             "render_fps": len(film.small) / max(film.seconds, 1e-6),
+            "clip_matrix": None if whole is None else whole.matrix.astype(np.float32),
             "asked_yaw_deg": asked.yaw_deg.numpy().astype(np.float32),
             "asked_pitch_deg": asked.pitch_deg.numpy().astype(np.float32),
             "asked_expression": asked.expression.numpy().astype(np.float32),
@@ -259,16 +265,24 @@ class AnimateStage(Stage):
         head = HeadCoefficients(identity, expression)
         return TransferAnimator(self._generator, capsule, photo, head, settings, self.config.transfer_settings())
 
-    def _frames(self, animator: PortraitAnimator, asked: Retargeted, record: Record) -> Iterator[Frames]:
-        angles = torch.stack(_angles(asked), dim=1)
-        batches = animator.frames(asked.expression, angles)
-        if not self.config.paste_back:
-            yield from batches
-            return
-        photo, scale = _limited(decode_image(record["photo"]), self.config.paste_max_side)
-        matrix = np.asarray(record["crop_matrix"], np.float64).reshape(2, 3) @ pixel_scaling(1 / scale)
+    def _whole_photo(self, record: Record) -> _WholePhoto:
+        # The limit on pixels is align's, which has accepted this photo.
+        photo, scale = _limited(decode_image(record["photo"], max_pixels=sys.maxsize), self.config.paste_max_side)
+        crop_matrix = np.asarray(record["crop_matrix"], np.float64).reshape(2, 3)
+        return _WholePhoto(photo, crop_matrix @ np.diag([1 / scale, 1 / scale, 1]))
+
+
+@dataclass(frozen=True)
+class _WholePhoto:
+    """The photo that frames are put back into; `matrix` brings its pixels to crop pixels."""
+
+    photo: Frame
+    matrix: Float[np.ndarray, "2 3"]
+
+    def around(self, batches: Iterator[Frames]) -> Iterator[Frames]:
+        """Yield the photo with every frame in it."""
         for batch in batches:
-            yield np.stack([paste_back(photo, frame, matrix, _CROP_SIZE) for frame in batch])
+            yield np.stack([paste_back(self.photo, frame, self.matrix, CROP_SIZE) for frame in batch])
 
 
 class _Film:
@@ -311,5 +325,5 @@ def _limited(
     scale = min(1.0, max_side / max(photo.shape[:2]))
     if scale == 1.0:
         return photo, scale
-    size = round(photo.shape[1] * scale), round(photo.shape[0] * scale)
+    size = max(1, round(photo.shape[1] * scale)), max(1, round(photo.shape[0] * scale))
     return np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), np.uint8), scale

@@ -15,7 +15,8 @@ from galatea.errors import ConfigError
 from galatea.images import decode_grey, decode_image, encode_webp, to_tensor
 from galatea.inversion.capsule import Capsule
 from stages.base import Column, Kind, ModelPart, Record, Stage
-from stages.provenance import generator_part, head_parts
+from stages.generator_provenance import generator_part
+from stages.provenance import head_parts
 
 
 @dataclass(frozen=True)

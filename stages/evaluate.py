@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from galatea.animation.video import read_video
+from galatea.animation.video import read_frames
 from galatea.cameras import view_angles
 from galatea.errors import ConfigError
+from galatea.faces.alignment import cut_crop
 from galatea.faces.landmarks import FaceLandmarks
 from galatea.faces.packs import FacePack
 from galatea.images import decode_image, to_tensor
@@ -77,6 +78,7 @@ class EvaluateStage(Stage):
         "landmarks",
         "reconstruction",
         "clip",
+        "clip_matrix",
         "asked_yaw_deg",
         "asked_pitch_deg",
         "asked_expression",
@@ -168,9 +170,11 @@ class EvaluateStage(Stage):
 
     def _clip_scores(self, record: Record) -> dict[str, float | None]:
         pack, fitter, _ = self._models()
-        frames = read_video(record["clip"]).frames
-        chosen = np.unique(np.linspace(0, len(frames) - 1, self.config.clip_frames).round().astype(int))
-        images = self._images([frames[index] for index in chosen])
+        num_frames = len(record["asked_yaw_deg"])
+        chosen = np.unique(np.linspace(0, num_frames - 1, self.config.clip_frames).round().astype(int))
+        matrix = record["clip_matrix"]
+        frames = read_frames(record["clip"], chosen.tolist())
+        images = self._images([frame if matrix is None else cut_crop(frame, matrix) for frame in frames])
         landmarks = pack.landmarks(images)
         fit = fitter.fit(landmarks)
         angles = view_angles(fit.camera)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,7 +32,7 @@ from galatea.metrics.pose_expression import landmark_error
 from galatea.morphable.head import HeadCoefficients
 from stages.base import Column, Kind, ModelPart, Record, Stage
 from stages.face_models import FaceModels
-from stages.provenance import generator_part
+from stages.generator_provenance import generator_part
 from stages.ranges import check_ranges
 
 TURNED_YAWS_DEG = (-30.0, -15.0, 0.0, 15.0, 30.0)
@@ -63,7 +63,7 @@ class InvertConfig(FaceModels):
 
     generator: str = "builtin"
     """Name or path of the generator checkpoint."""
-    batch_size: int = 1
+    batch_size: int = field(default=1, metadata={"affects_rows": False})
     """Portraits inverted together; more than one only for anchored generators."""
     num_candidates: int = ProjectionConfig.num_candidates
     """Typical latents that are tried as a start."""

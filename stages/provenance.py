@@ -1,4 +1,4 @@
-"""Names the models that a stage uses, by hash, without loading them."""
+"""Names the face and head models that a stage uses, by hash, without loading them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 from importlib.metadata import PackageNotFoundError, version
 
 from galatea import weights
-from galatea.eg3d.checkpoint import read_facts
 from galatea.errors import WeightsError
 from galatea.faces.packs import IDENTITY_WEIGHTS, OPEN_WEIGHTS, READER_WEIGHTS
 from galatea.morphable.cache import HEAD_VERSION
@@ -68,13 +67,3 @@ def head_parts() -> tuple[ModelPart, ...]:
         ModelPart("anny_head", definition, digest, licence, True),
         weight_part(RESOURCE.removesuffix(".safetensors")),
     )
-
-
-def generator_part(name_or_path: str) -> ModelPart:
-    """Return the facts of a generator checkpoint.
-
-    Raises:
-        WeightsError: if it is missing or damaged.
-    """
-    facts = read_facts(name_or_path)
-    return ModelPart(facts.name, facts.version, facts.sha256, facts.licence, facts.is_commercial_use_allowed)

@@ -80,7 +80,7 @@ def paste_back(
     Args:
         photo: upright RGB.
         frame: what the crop shows now, at any size.
-        crop_matrix: photo pixels to pixels of a crop of `crop_size`.
+        crop_matrix: continuous photo pixels to those of a crop of `crop_size`, as `PortraitCrop` has it.
         crop_size: size for which the matrix is meant.
 
     Raises:
@@ -89,21 +89,26 @@ def paste_back(
     matrix = np.asarray(crop_matrix, np.float64).reshape(2, 3)
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:, :2])) < 1e-9:
         raise InputError(f"crop_matrix: expected an invertible 2x3 matrix, got {matrix.tolist()}")
-    size = frame.shape[0]
-    scaled = pixel_scaling(size / crop_size) @ np.vstack([matrix, [0, 0, 1]])
+    matrix = matrix * (frame.shape[0] / crop_size)
+    shrinking = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    if shrinking > 1:
+        size = max(1, round(frame.shape[0] / shrinking))
+        matrix = matrix * (size / frame.shape[0])
+        frame = np.asarray(cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+    matrix = _at_pixel_centres(matrix)
     height, width = photo.shape[:2]
-    flags = (cv2.INTER_AREA if size > crop_size else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
-    placed = cv2.warpAffine(frame, scaled[:2], (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    weight = cv2.warpAffine(_border_weight(size), scaled[:2], (width, height), flags=flags)[..., None]
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    placed = cv2.warpAffine(frame, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    weight = cv2.warpAffine(_border_weight(frame.shape[0]), matrix, (width, height), flags=flags)[..., None]
     blended = placed.astype(np.float32) * weight + photo.astype(np.float32) * (1 - weight)
     result: NDArray[np.uint8] = np.rint(blended).astype(np.uint8)
     return result
 
 
-def pixel_scaling(scale: float) -> NDArray[np.float64]:
-    """Return the 3x3 map from pixels of an image to those of the image scaled (pixel centres at integers)."""
-    shift = (scale - 1) / 2
-    return np.array([[scale, 0, shift], [0, scale, shift], [0, 0, 1]])
+def _at_pixel_centres(matrix: Float[np.ndarray, "2 3"]) -> NDArray[np.float64]:
+    """Return a map between continuous pixels as one between pixel centres at integers, as OpenCV has them."""
+    linear = matrix[:, :2]
+    return np.column_stack([linear, matrix[:, 2] + 0.5 * linear.sum(axis=1) - 0.5])
 
 
 def _border_weight(size: int) -> NDArray[np.float32]:

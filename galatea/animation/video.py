@@ -89,6 +89,34 @@ def open_video(data: bytes, max_seconds: float = 60.0, fps: float | None = None,
     return VideoStream(_frames(data, native, fps, max_frames, max_side), min(max(fps or native, 0.5), 240.0))
 
 
+def read_frames(data: bytes, numbers: Iterable[int]) -> Iterator[Frame]:
+    """Decode some frames of a clip, one by one: the others are passed by and need no memory.
+
+    Args:
+        data: the bytes of the clip.
+        numbers: of the wanted frames, from 0.
+
+    Returns:
+        The frames in the order of the clip, at full size, uint8 (height, width, 3) RGB.
+
+    Raises:
+        InputError: the bytes hold no readable video, or fewer frames than are asked for.
+    """
+    wanted = set(numbers)
+    count = 0
+    try:
+        with av.open(io.BytesIO(data), mode="r") as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                count = number + 1
+                if number in wanted:
+                    yield frame.to_ndarray(format="rgb24")
+                if number >= max(wanted):
+                    return
+    except (av.error.FFmpegError, IndexError, EOFError) as error:
+        raise InputError(f"clip: expected a readable video, got {len(data)} bytes ({error}); make it again") from error
+    raise InputError(f"clip: expected at least {max(wanted) + 1} frames, got {count}; make it again")
+
+
 @contextmanager
 def _readable(data: bytes) -> Iterator[None]:
     try:

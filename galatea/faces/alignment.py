@@ -93,8 +93,29 @@ def portrait_crop(
     scale = size / side
     left, top = x - side / 2, y - side / 2
     matrix = np.array([[scale, 0.0, -scale * left], [0.0, scale, -scale * top]])
-    pixels = _resample(image, (left, top, left + side, top + side), size)
-    return PortraitCrop(_soften_beyond(pixels, matrix, image.shape[1], image.shape[0]), matrix)
+    return PortraitCrop(cut_crop(image, matrix, size), matrix)
+
+
+def cut_crop(
+    image: UInt8[np.ndarray, "height width 3"], matrix: Float[np.ndarray, "2 3"], size: int = CROP_SIZE
+) -> UInt8[np.ndarray, "size size 3"]:
+    """Cut a crop out of a picture, antialiased where it is made smaller, soft where it lies beyond the picture.
+
+    Args:
+        image: the picture.
+        matrix: continuous pixels of the picture to those of the crop; it scales and moves, and does not turn.
+        size: side of the result in pixels.
+
+    Raises:
+        InputError: the matrix is none of a crop.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    scale = float(matrix[0, 0]) if matrix.shape == (2, 3) else 0.0
+    if not np.isfinite(matrix).all() or scale <= 0 or not np.allclose(matrix[:, :2], scale * np.eye(2)):
+        raise InputError(f"Crop matrix: expected a scale and a shift, 2x3, got {matrix.tolist()}; run align again.")
+    left, top = -matrix[:, 2] / scale
+    pixels = _resample(image, (left, top, left + size / scale, top + size / scale), size)
+    return _soften_beyond(pixels, matrix, image.shape[1], image.shape[0])
 
 
 def _resample(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import fingerprint
-from pipeline.fingerprint import code_hash, row_fingerprint, stage_fingerprint
+from pipeline.fingerprint import code_hash, row_fingerprint, source_files, stage_fingerprint
+from pipeline.stage_catalogue import build_stage, config_classes
 from stages.base import ModelPart
 from tests.pipeline.small_stages import NumberConfig, NumberStage
 
@@ -54,6 +55,16 @@ def test_code_of_the_real_library_is_found() -> None:
     assert code_hash("galatea.errors") != code_hash("galatea.cameras")
 
 
+@pytest.mark.parametrize("stage", ["align", "drive", "evaluate"])
+def test_a_stage_without_a_generator_does_not_depend_on_its_code(stage: str) -> None:
+    assert not [name for name in source_files(f"stages.{stage}") if name.startswith("galatea.eg3d")]
+
+
+@pytest.mark.parametrize("stage", ["invert", "edit", "animate"])
+def test_a_stage_with_a_generator_depends_on_its_code(stage: str) -> None:
+    assert {"galatea.eg3d.synthesis", "galatea.eg3d.anchored"} <= set(source_files(f"stages.{stage}"))
+
+
 def test_configuration_and_models_count() -> None:
     class OtherModel(NumberStage):
         def models(self) -> tuple[ModelPart, ...]:
@@ -73,6 +84,26 @@ def test_a_field_that_does_not_affect_rows_does_not_count() -> None:
         threads: int = field(default=1, metadata={"affects_rows": False})
 
     assert stage_fingerprint(NumberStage(Config(threads=8))) == stage_fingerprint(NumberStage(Config()))
+
+
+@pytest.mark.weights
+@pytest.mark.usefixtures("weights")
+@pytest.mark.parametrize(
+    ("stage", "setting", "value", "counts"),
+    [
+        ("align", "face_batch", 3, False),
+        ("align", "max_faces", 3, True),
+        ("invert", "batch_size", 3, False),
+        ("animate", "batch_frames", 3, False),
+        ("animate", "edited_with", ("smile",), False),
+        ("animate", "paste_back", True, True),
+    ],
+)
+def test_settings_that_only_choose_or_batch_do_not_count(stage: str, setting: str, value: object, counts: bool) -> None:
+    configure = config_classes()[stage]
+    changed, plain = (build_stage(stage, configure(**values)) for values in ({setting: value}, {}))
+
+    assert (stage_fingerprint(changed) != stage_fingerprint(plain)) == counts
 
 
 def test_a_row_depends_on_its_stage_and_its_inputs() -> None:

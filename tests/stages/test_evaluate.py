@@ -34,6 +34,7 @@ def portrait(weights, astronaut) -> dict:
         "landmarks": pack.landmarks(to_tensor([crop])).points[0].numpy(),
         "reconstruction": encode_webp(crop),
         "clip": None,
+        "clip_matrix": None,
     }
 
 
@@ -70,6 +71,26 @@ def test_a_clip_is_measured_against_what_was_asked(stage, portrait) -> None:
     assert second["yaw_error_deg"] > 30
     assert second["verdict"] == "rejected"
     assert "yaw_error_deg" in second["verdict_reason"]
+
+
+@pytest.mark.parametrize(("height", "width"), [(700, 901), (640, 640)])
+def test_a_clip_of_the_whole_photo_has_the_figures_of_its_crop(stage, portrait, astronaut, height, width) -> None:
+    photo = np.full((height, width, 3), 90, np.uint8)
+    photo[50:562, 90:602] = astronaut
+    crop = portrait_crop(photo, open_pack("open").detect([photo])[0][0].landmarks_5)
+    asked = {"asked_yaw_deg": np.zeros(2), "asked_pitch_deg": np.zeros(2), "asked_expression": np.zeros((2, 52))}
+    clips = {"crop": (crop.image, None), "whole": (photo, crop.matrix.astype(np.float32))}
+    records = [
+        portrait
+        | {"subject_id": name, "crop": encode_webp(crop.image), "clip_matrix": matrix}
+        | {"clip": encode_mp4([frame] * 2, 25), **asked}
+        for name, (frame, matrix) in clips.items()
+    ]
+    [[of_crop], [of_whole]] = stage.process(records)
+    assert of_whole["identity_similarity"] == pytest.approx(of_crop["identity_similarity"], abs=0.03)
+    for name in ("yaw_error_deg", "pitch_error_deg"):
+        assert of_whole[name] == pytest.approx(of_crop[name], abs=0.5)
+    assert of_whole["expression_error"] == pytest.approx(of_crop["expression_error"], abs=0.01)
 
 
 def test_frames_that_no_single_head_explains_are_rejected(portrait) -> None:

@@ -1,5 +1,6 @@
 """The invert and animate stages on a small generator: rows, deterministic bytes, and errors that name their record."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,8 @@ from galatea.eg3d.checkpoint import save_generator
 from galatea.eg3d.generator import TriPlaneGenerator
 from galatea.eg3d.provenance import GeneratorFacts
 from galatea.errors import ConfigError, InputError, WeightsError
-from galatea.images import decode_image, encode_png, encode_webp
+from galatea.faces.alignment import cut_crop
+from galatea.images import MAX_PIXELS, decode_image, encode_png, encode_webp
 from galatea.inversion.capsule import Capsule
 from galatea.morphable.baking import NUM_IDENTITY
 from stages.animate import AnimateConfig, AnimateStage, resampled
@@ -115,7 +117,9 @@ def nod():
 
 
 def animate_stage(checkpoint, **settings):
-    stage = AnimateStage(AnimateConfig(generator=checkpoint, size=64, resolution=32, batch_frames=3, **settings))
+    stage = AnimateStage(
+        AnimateConfig(**{"size": 64, "resolution": 32, "batch_frames": 3, **settings}, generator=checkpoint)
+    )
     stage.setup(torch.device("cpu"))
     return stage
 
@@ -130,6 +134,15 @@ def test_a_motion_becomes_a_clip_of_its_length(checkpoint, portrait, nod):
     assert row["asked_expression"].shape == (4, 52)
     assert len(read_video(row["clip"]).frames) == 4
     assert decode_image(row["sheet"]).shape == (64, 4 * 64, 3)
+
+
+def test_how_many_frames_are_rendered_at_once_changes_only_roundings(checkpoint, portrait, nod):
+    clips = []
+    for batch_frames in (1, 4):
+        stage = animate_stage(checkpoint, batch_frames=batch_frames, crf=0)
+        ((row,),) = stage.process([clip_record(portrait, stage.models()[0].sha256, nod)])
+        clips.append(read_video(row["clip"]).frames.astype(int))
+    assert np.abs(clips[0] - clips[1]).mean() < 0.05
 
 
 @pytest.fixture(scope="module")
@@ -180,14 +193,34 @@ def test_edits_of_an_imported_generator_are_refused_before_anything_runs(plain_c
         EditStage(EditConfig(generator=plain_checkpoint)).models()
 
 
-def test_a_clip_pasted_back_has_the_photo_s_size(checkpoint, portrait, nod, astronaut):
-    stage = animate_stage(checkpoint, paste_back=True, paste_max_side=128)
-    assert "photo" in stage.requires
+def test_a_clip_pasted_back_has_the_photo_s_size_and_says_where_the_crop_is(checkpoint, portrait, nod, astronaut):
+    photo = np.full((541, 701, 3), 90, np.uint8)
+    photo[20:532, 100:612] = astronaut
+    matrix = np.array([[1.0, 0, -100], [0, 1.0, -20]], np.float32)
+    plain, whole = animate_stage(checkpoint), animate_stage(checkpoint, paste_back=True, paste_max_side=350)
+    assert "photo" in whole.requires
     assert "photo" not in AnimateStage.requires
+    record = clip_record(portrait, whole.models()[0].sha256, nod)
+    ((row,),) = whole.process([record | {"photo": encode_png(photo), "uri": "x", "crop_matrix": matrix}])
+    frames = read_video(row["clip"]).frames
+    assert frames.shape[1:] == (270, 350, 3)
+    ((of_crop,),) = plain.process([record])
+    assert of_crop["clip_matrix"] is None
+    for frame, wanted in zip(frames, read_video(of_crop["clip"]).frames, strict=True):
+        crop = cut_crop(frame, row["clip_matrix"]).reshape(64, 8, 64, 8, 3).mean((1, 3))
+        assert np.corrcoef(crop[4:-4, 4:-4].ravel(), wanted[4:-4, 4:-4].ravel())[0, 1] > 0.97
+        shift, _ = cv2.phaseCorrelate(crop.mean(-1), wanted.mean(-1), cv2.createHanningWindow((64, 64), cv2.CV_64F))
+        assert shift == pytest.approx((0, 0), abs=0.1)
+
+
+@pytest.mark.slow
+def test_a_photo_of_any_size_that_align_accepted_is_pasted_into(checkpoint, portrait, nod):
+    stage = animate_stage(checkpoint, paste_back=True, paste_max_side=64)
     record = clip_record(portrait, stage.models()[0].sha256, nod)
-    matrix = np.array([[1.0, 0, 0], [0, 1.0, 0]], np.float32)
-    ((row,),) = stage.process([record | {"photo": encode_png(astronaut), "uri": "x", "crop_matrix": matrix}])
-    assert read_video(row["clip"]).frames.shape[1:] == (128, 128, 3)
+    large = {"photo": encode_png(np.zeros((MAX_PIXELS // 1000 + 1, 1000), np.uint8)), "uri": "x"}
+    matrix = np.array([[0.2, 0, 0], [0, 0.2, 0]], np.float32)
+    ((row,),) = stage.process([record | large | {"crop_matrix": matrix}])
+    assert row["num_frames"] == 4
 
 
 def test_a_capsule_of_another_generator_aborts(checkpoint, portrait, nod):

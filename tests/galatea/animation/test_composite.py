@@ -6,6 +6,7 @@ import torch
 
 from galatea.animation.composite import clean_background, compose, paste_back, photo_layer
 from galatea.errors import InputError
+from galatea.faces.alignment import cut_crop
 
 
 @pytest.fixture
@@ -48,6 +49,25 @@ def test_pasting_the_crop_itself_changes_nothing():
     matrix = np.array([[1.0, 0, -20], [0, 1.0, -10]])
     crop = photo[10:74, 20:84]
     assert np.abs(paste_back(photo, crop, matrix, crop_size=64).astype(int) - photo).max() <= 1
+
+
+@pytest.mark.parametrize("scale", [0.25, 1.0, 4.0])
+def test_what_a_crop_shows_is_pasted_back_where_it_was(scale):
+    photo = np.full((200, 240, 3), 40, np.uint8)
+    photo[90:110, 110:130] = 220
+    matrix = np.array([[scale, 0, -70 * scale], [0, scale, -50 * scale]])
+    frame = cut_crop(photo, matrix, size=round(100 * scale))
+    pasted = paste_back(photo, frame, matrix, crop_size=len(frame)).astype(float)[..., 0] - 40
+    rows, columns = np.mgrid[:200, :240] + 0.5
+    assert (pasted * columns).sum() / pasted.sum() == pytest.approx(120, abs=0.1)
+    assert (pasted * rows).sum() / pasted.sum() == pytest.approx(100, abs=0.1)
+
+
+def test_a_frame_that_is_made_smaller_does_not_alias():
+    photo = np.full((64, 64, 3), 127, np.uint8)
+    board = np.tile(np.array([[0, 254], [254, 0]], np.uint8), (128, 128))[..., None].repeat(3, axis=2)
+    pasted = paste_back(photo, board, np.array([[8.0, 0, -128], [0, 8.0, -128]]), crop_size=256)
+    assert np.abs(pasted.astype(int) - 127).max() <= 1
 
 
 def test_pasting_touches_only_the_crop():

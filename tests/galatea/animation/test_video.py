@@ -1,11 +1,12 @@
 import contextlib
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from galatea.animation.video import encode_mp4, encode_webp_animation, open_video, read_video, shrunk
+from galatea.animation.video import encode_mp4, encode_webp_animation, open_video, read_frames, read_video, shrunk
 from galatea.errors import DriverError, InputError
 
 
@@ -55,6 +56,33 @@ def test_sampling_by_time_halves_and_doubles_frames():
     data = encode_mp4(moving_square(12), fps=24)
     assert read_video(data, fps=12).frames.shape[0] == 6
     assert read_video(data, fps=48).frames.shape[0] == 23
+
+
+def test_some_frames_are_those_of_the_whole_clip():
+    data = encode_mp4(moving_square(12), fps=24)
+    assert np.array_equal(np.stack(list(read_frames(data, [11, 0, 4]))), read_video(data).frames[[0, 4, 11]])
+
+
+def test_frames_that_are_not_asked_for_take_no_memory():
+    clip = moving_square(40)
+    data = encode_mp4(clip, fps=24)
+    tracemalloc.start()
+    taken = list(read_frames(data, [39]))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(taken) == 1
+    assert peak < 8 * clip[0].nbytes
+
+
+@pytest.mark.parametrize("data", [b"", b"not a video", moving_square(1).tobytes()])
+def test_frames_of_no_clip_are_an_input_error(data):
+    with pytest.raises(InputError, match="readable video"):
+        list(read_frames(data, [0]))
+
+
+def test_a_clip_that_is_shorter_than_it_should_be_is_an_input_error():
+    with pytest.raises(InputError, match="at least 13 frames, got 12"):
+        list(read_frames(encode_mp4(moving_square(12), fps=24), [0, 12]))
 
 
 def test_max_seconds_and_max_side_bound_the_work():

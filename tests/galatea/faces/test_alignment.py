@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from galatea.errors import InputError
-from galatea.faces.alignment import STANDARD_POINTS, crop_square, portrait_crop
+from galatea.faces.alignment import STANDARD_POINTS, crop_square, cut_crop, portrait_crop
 
 
 def face(x: float, y: float, scale: float, roll_deg: float = 0.0) -> np.ndarray:
@@ -66,3 +66,15 @@ def test_beyond_the_photo_is_soft_and_not_black() -> None:
 def test_points_that_are_no_face_are_refused(points: np.ndarray) -> None:
     with pytest.raises(InputError, match="Face alignment"):
         portrait_crop(np.zeros((10, 10, 3), np.uint8), points)
+
+
+def test_a_crop_is_cut_by_its_matrix_as_by_its_landmarks() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
+    crop = portrait_crop(image, face(90, 150, 80))
+    assert np.array_equal(cut_crop(image, crop.matrix), crop.image)
+
+
+@pytest.mark.parametrize("matrix", [np.zeros((2, 3)), np.full((2, 3), np.nan), np.array([[1.0, 0.2, 0], [0, 1.0, 0]])])
+def test_a_matrix_that_is_none_of_a_crop_is_refused(matrix: np.ndarray) -> None:
+    with pytest.raises(InputError, match="Crop matrix"):
+        cut_crop(np.zeros((8, 8, 3), np.uint8), matrix)
