@@ -47,6 +47,9 @@ _AROUND = 1 / 48
 _APART, _TOGETHER = 0.5, 0.9
 """Loose hair belongs to an outline that is as near to it in the view as in the photo: at the first ratio of the mean
 opacities around it nothing of it is shown, at the second all."""
+_EDGE, _SURE = 0.75, 0.95
+"""The photo tells of a place if the outline was as far from it as it is in the view: at the first ratio of the mean
+opacities around it nothing, at the second all."""
 _JUMP = 8.0
 """Pixels of the look-up's grid by which neighbours may look apart: more, and they lie on different surfaces."""
 
@@ -182,9 +185,12 @@ def carry_detail(
     seen = _look_back(detail, origin.points, origin.on_skin)
     # Beyond the silhouette only what also was beyond the photo's rendered silhouette, and as near to it, has a place.
     was_around = _look_up(detail.around.expand(len(alpha), -1, -1, -1), seen.lookup)
-    together = (_around(alpha) / was_around.clamp_min(1e-2) - _APART) / (_TOGETHER - _APART)
+    around = _around(alpha)
+    together = (around / was_around.clamp_min(1e-2) - _APART) / (_TOGETHER - _APART)
     loose = (1 - seen.was_opaque) * together.clamp(0, 1)
-    carried, weight = seen.show(detail.layer, origin.still * (alpha + loose).clamp(0, 1))
+    # What was next to the outline and no longer is may be what the photo shows behind the person.
+    sure = (was_around / around.clamp_min(1e-2) - _EDGE) / (_SURE - _EDGE)
+    carried, weight = seen.show(detail.layer, origin.still * (alpha + loose).clamp(0, 1) * sure.clamp(0, 1))
     if origin.mirrored is not None:
         other = _look_back(detail, origin.mirrored, origin.on_skin, is_mirrored=True)
         solid = (torch.minimum(alpha * origin.alike, other.was_opaque) - _SOLID) / (1 - _SOLID)

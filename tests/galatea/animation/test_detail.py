@@ -69,6 +69,19 @@ def test_loose_hair_stays_with_its_outline(camera, sphere):
     assert (apart * ring).sum() < 0.1 * ring.sum()
 
 
+def test_what_was_at_the_outline_does_not_come_into_the_face(camera, sphere):
+    size = 2 * SIZE
+    layer, depth, alpha = sphere.view(pose_at(camera, 0.0), size)
+    rim = alpha + torch.nn.functional.max_pool2d(-alpha, 5, 1, 2)
+    detail = make_detail(layer + rim, layer, camera, depth, alpha, grid=size)
+    own = carry_detail(detail, pose_at(camera, 0.0), depth, alpha).layer
+    _, turned_depth, turned_alpha = sphere.view(pose_at(camera, 25.0), size)
+    turned = carry_detail(detail, pose_at(camera, 25.0), turned_depth, turned_alpha).layer
+    assert (own * rim).sum() > 0.9 * 4 * rim.sum()
+    inside = interior(interior(turned_alpha).float())
+    assert turned[inside.expand_as(turned)].abs().max() < 0.2
+
+
 def test_what_the_photo_did_not_see_gets_nothing(camera, sphere):
     layer, depth, alpha = sphere.view(pose_at(camera, 0.0), SIZE)
     detail = make_detail(layer, torch.zeros_like(layer), camera, depth, alpha, grid=SIZE)
