@@ -122,7 +122,8 @@ def ingest(
         shards = shard_paths(run, STAGE)
         statistics = read_statistics(run, STAGE)
         is_settled = not _PASSING_ERRORS & set(statistics.get("errors", {}))
-        is_current = not shards and is_settled and statistics.get("requests") == requested
+        is_whole = not shards and run.exists(manifest_path(STAGE))
+        is_current = is_whole and is_settled and statistics.get("requests") == requested
         known = {} if is_current else _known_rows(run, shards)
         tasks = [_Task(position, *pair) for position, pair in enumerate(zip(files, keys, strict=True))]
         left = [] if is_current else [task for task in tasks if task.key not in known]
