@@ -11,6 +11,7 @@ import io
 import json
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -290,10 +291,12 @@ def _known_rows(run: Store, shards: Sequence[str]) -> dict[tuple[str, str], dict
 def _merged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row for each photo, at the place and with the name of the first of its copies."""
     merged: dict[str, dict[str, Any]] = {}
+    copies: defaultdict[str, list[list[str]]] = defaultdict(list)
     for row in rows:
         identity = row.get("photo_id") or row["uri"]
-        first = merged.setdefault(identity, dict(row))
-        if first["uri"] != row["uri"]:
-            copies = json.loads(first["copies"]) + json.loads(row["copies"])
-            first |= {"num_copies": len(copies), "copies": json.dumps(copies)}
-    return list(merged.values())
+        merged.setdefault(identity, dict(row))
+        copies[identity] += json.loads(row["copies"])
+    return [
+        row | {"num_copies": len(copies[identity]), "copies": json.dumps(copies[identity])}
+        for identity, row in merged.items()
+    ]

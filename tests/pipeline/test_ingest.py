@@ -60,14 +60,15 @@ def test_what_is_not_a_photo_is_a_row_that_says_why(photos: Path, store: Store) 
 
 
 def test_photos_with_the_same_bytes_are_one_row(photos: Path, store: Store) -> None:
-    shutil.copy(photos / "b.png", photos / "z.png")
+    for name in ("y.png", "z.png"):
+        shutil.copy(photos / "b.png", photos / name)
 
     summary = ingest([str(photos)], store, CONFIG)
 
     rows = {row["file_name"]: row for row in read_rows(store, "ingest")}
     assert summary.num_rows == 3
-    assert rows["b.png"]["num_copies"] == 2
-    assert [Path(uri).name for uri, _ in json.loads(rows["b.png"]["copies"])] == ["b.png", "z.png"]
+    assert rows["b.png"]["num_copies"] == 3
+    assert [Path(uri).name for uri, _ in json.loads(rows["b.png"]["copies"])] == ["b.png", "y.png", "z.png"]
 
 
 def test_a_second_look_reads_only_what_changed(photos: Path, store: Store) -> None:
