@@ -1,10 +1,12 @@
-"""Reads the manifests of a run for its report: light columns of all rows, heavy ones of those that are shown."""
+"""Reads the manifests of a run for its report: some columns of all rows, whole rows where they are shown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
+
+import pyarrow as pa
 
 from pipeline.manifest import columns_of, manifest_path, read_schema, read_table, to_rows
 from pipeline.rows import RowReader
@@ -17,7 +19,7 @@ _UNUSED = {"models", "fingerprint", "copies"}
 
 
 class StoredRun:
-    """A `RunSource` over the run folder."""
+    """A `RunSource` over the run folder; also all rows at once, for runs that are small enough."""
 
     def __init__(self, run: Store) -> None:
         self._run = run
@@ -34,10 +36,21 @@ class StoredRun:
             path = manifest_path(stage)
             if not self._run.exists(path):
                 return []
-            columns = self._columns(path)
-            light = [name for name, column in columns.items() if column.kind not in _HEAVY and name not in _UNUSED]
-            self._facts[stage] = list(to_rows(read_table(self._run, path, light)))
+            self._facts[stage] = list(to_rows(read_table(self._run, path, self._light(path))))
         return self._facts[stage]
+
+    def table(self, stage: str, columns: Sequence[str]) -> pa.Table:
+        """These columns of every row of a stage, null where the stage lacks one; no rows where it has not finished."""
+        path = manifest_path(stage)
+        found = read_table(self._run, path, columns) if self._run.exists(path) else pa.table({})
+        missing = pa.nulls(found.num_rows)
+        return pa.table({name: found[name] if name in found.column_names else missing for name in columns})
+
+    def rows(self, stage: str, positions: Iterable[int]) -> list[Mapping[str, Any]]:
+        """The rows at these positions without their pictures and tensors."""
+        path = manifest_path(stage)
+        numbers = [int(position) for position in positions]
+        return list(to_rows(self._reader.take(path, numbers, self._light(path)))) if numbers else []
 
     def models(self, stage: str) -> list[str]:
         """The distinct lists of models (JSON) of a stage's rows."""
@@ -58,6 +71,10 @@ class StoredRun:
         rows = to_rows(self._reader.take(path, list(positions), present))
         files = [name for name in present if kinds[name].kind is Kind.FILE]
         return [{**row, **{name: self._run.read(row[name]) for name in files if row[name]}} for row in rows]
+
+    def _light(self, path: str) -> list[str]:
+        columns = self._columns(path).items()
+        return [name for name, column in columns if column.kind not in _HEAVY and name not in _UNUSED]
 
     def _columns(self, path: str) -> dict[str, Column]:
         if path not in self._schemas:
