@@ -55,6 +55,8 @@ _PASSING_ERRORS = {kind.code for kind in (StorageError, MissingFileError, Access
 """Not of the photo but of its storage: such a file is looked at again in the next run, though its stamp is the same."""
 _BATCH = 32
 _NUM_THREADS = 16
+_LOOKED_UP_AT_ONCE = 1024
+"""A list may name millions of files, and each one that waits for its turn takes memory."""
 _ORIENTATION = 0x0112
 _TURNED_ORIENTATIONS = {5, 6, 7, 8}
 
@@ -83,7 +85,7 @@ class TooLargeError(InputError):
     code = "too_large"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Task:
     """A file to look at."""
 
@@ -126,8 +128,8 @@ def ingest(
         is_whole = not shards and run.exists(manifest_path(STAGE))
         is_current = is_whole and is_settled and statistics.get("requests") == requested
         known = {} if is_current else _known_rows(run, shards)
-        tasks = [_Task(position, *pair) for position, pair in enumerate(zip(files, keys, strict=True))]
-        left = [] if is_current else [task for task in tasks if task.key not in known]
+        pairs = () if is_current else enumerate(zip(files, keys, strict=True))
+        left = [_Task(position, file, key) for position, (file, key) in pairs if key not in known]
         tally = Tally(STAGE, len(files), len(files) - len(left), begun, progress)
         for row, key in _examined(pool, left, config, stop, run, tally):
             known[key] = row
@@ -224,17 +226,19 @@ def _all_stamped(
     pool: ThreadPoolExecutor, files: Sequence[FoundFile], config: StorageConfig, stop: StopSignal
 ) -> list[FoundFile]:
     """The files with size and stamp; one that cannot be looked up is told so when it is read."""
-    stamped, watch = [], OutageWatch()
-    for position, (file, error) in enumerate(pool.map(lambda file: _stamped(file, config), files)):
-        stop.check()
-        watch.note(position, error.code if error else "", str(error))
-        stamped.append(file)
+    stamped, watch = list(files), OutageWatch()
+    unknown = [position for position, file in enumerate(files) if not file.stamp and not file.is_name_damaged]
+    for start in range(0, len(unknown), _LOOKED_UP_AT_ONCE):
+        together = unknown[start : start + _LOOKED_UP_AT_ONCE]
+        found = pool.map(lambda position: _stamped(files[position], config), together)
+        for position, (file, error) in zip(together, found, strict=True):
+            stop.check()
+            watch.note(position, error.code if error else "", str(error))
+            stamped[position] = file
     return stamped
 
 
 def _stamped(file: FoundFile, config: StorageConfig) -> tuple[FoundFile, StorageError | None]:
-    if file.stamp or file.is_name_damaged:
-        return file, None
     try:
         entry = Store(file.uri, config.options).entry("")
     except StorageError as error:
