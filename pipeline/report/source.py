@@ -24,6 +24,7 @@ class StoredRun:
     def __init__(self, run: Store) -> None:
         self._run = run
         self._facts: dict[str, list[Mapping[str, Any]]] = {}
+        self._tables: dict[str, pa.Table] = {}
         self._schemas: dict[str, dict[str, Column]] = {}
 
     @cached_property
@@ -33,24 +34,18 @@ class StoredRun:
     def facts(self, stage: str) -> list[Mapping[str, Any]]:
         """Every row of a stage without its pictures and tensors; [] where the stage has not finished."""
         if stage not in self._facts:
-            path = manifest_path(stage)
-            if not self._run.exists(path):
-                return []
-            self._facts[stage] = list(to_rows(read_table(self._run, path, self._light(path))))
+            self._facts[stage] = list(to_rows(self._light(stage)))
         return self._facts[stage]
 
     def table(self, stage: str, columns: Sequence[str]) -> pa.Table:
         """These columns of every row of a stage, null where the stage lacks one; no rows where it has not finished."""
-        path = manifest_path(stage)
-        found = read_table(self._run, path, columns) if self._run.exists(path) else pa.table({})
+        found = self._light(stage)
         missing = pa.nulls(found.num_rows)
         return pa.table({name: found[name] if name in found.column_names else missing for name in columns})
 
     def rows(self, stage: str, positions: Iterable[int]) -> list[Mapping[str, Any]]:
         """The rows at these positions without their pictures and tensors."""
-        path = manifest_path(stage)
-        numbers = [int(position) for position in positions]
-        return list(to_rows(self._reader.take(path, numbers, self._light(path)))) if numbers else []
+        return list(to_rows(self._light(stage).take(pa.array(positions, pa.int64()))))
 
     def models(self, stage: str) -> list[str]:
         """The distinct lists of models (JSON) of a stage's rows."""
@@ -72,9 +67,16 @@ class StoredRun:
         files = [name for name in present if kinds[name].kind is Kind.FILE]
         return [{**row, **{name: self._run.read(row[name]) for name in files if row[name]}} for row in rows]
 
-    def _light(self, path: str) -> list[str]:
-        columns = self._columns(path).items()
-        return [name for name, column in columns if column.kind not in _HEAVY and name not in _UNUSED]
+    def _light(self, stage: str) -> pa.Table:
+        # All at once: in a bucket, a few columns cost as much as the whole file, which pictures make large.
+        if stage not in self._tables:
+            path = manifest_path(stage)
+            if not self._run.exists(path):
+                return pa.table({})
+            columns = self._columns(path).items()
+            light = [name for name, column in columns if column.kind not in _HEAVY and name not in _UNUSED]
+            self._tables[stage] = read_table(self._run, path, light)
+        return self._tables[stage]
 
     def _columns(self, path: str) -> dict[str, Column]:
         if path not in self._schemas:
