@@ -1,11 +1,17 @@
-"""The figures of a run as one flat table: what a nightly run compares, and what tracking and DVC show."""
+"""The figures of a run as one flat table: what a nightly run compares, and what tracking and DVC show.
+
+They are computed from columns: rows as Python objects would take kilobytes each, and a run may have millions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Float
 
 from pipeline.manifest import DONE
 from pipeline.plan import STEPS
@@ -25,56 +31,53 @@ QUALITY_COLUMNS = (
 _QUANTILES = (("p05", 0.05), ("p50", 0.5), ("p95", 0.95))
 
 
-class Facts(Protocol):
-    """The light columns of a run's manifests."""
-
-    def facts(self, stage: str) -> Sequence[Mapping[str, Any]]:
-        """Every row of a stage; [] where it has not run."""
+Values: TypeAlias = pa.ChunkedArray | Float[np.ndarray, " n"] | Sequence[float | None]
 
 
-def aggregate(run: Facts) -> dict[str, float]:
+class RunTables(Protocol):
+    """The columns of a run's manifests."""
+
+    def table(self, stage: str, columns: Sequence[str]) -> pa.Table:
+        """These columns of every row of a stage, null where the stage lacks one; no rows where it has not run."""
+
+
+def aggregate(run: RunTables) -> dict[str, float]:
     """Counts, shares and quantiles by dotted name, such as `clip.identity_similarity.p50`."""
-    rows = [row for row in run.facts("evaluate") if row["status"] == DONE]
     figures = {
-        "photos": float(len(run.facts("ingest"))),
-        "portraits": float(sum(row["status"] == DONE for row in run.facts("align"))),
-        "clips": float(sum(row["status"] == DONE for row in run.facts("animate"))),
+        "photos": float(run.table("ingest", ["status"]).num_rows),
+        "portraits": float(done(run, "align").num_rows),
+        "clips": float(done(run, "animate").num_rows),
     }
-    for kind in sorted({str(row["kind"]) for row in rows}):
-        judged = [row for row in rows if row["kind"] == kind]
-        figures[f"{kind}.accepted_share"] = float(np.mean([row.get("verdict") == "accepted" for row in judged]))
+    for kind, judged in judged_by_kind(run).items():
+        figures[f"{kind}.accepted_share"] = accepted_share(judged)
         for column in QUALITY_COLUMNS:
-            quantiles = _quantiles(row.get(column) for row in judged)
+            quantiles = _quantiles(finite(judged[column]))
             figures.update({f"{kind}.{column}.{name}": value for name, value in quantiles.items()})
     return figures
 
 
-def distributions(run: Facts, num_bins: int = 30) -> dict[str, dict[str, list[float]]]:
+def distributions(run: RunTables, num_bins: int = 30) -> dict[str, dict[str, list[float]]]:
     """Histograms of the quality figures: name -> {"edges", "counts"}."""
     found = {}
-    rows = [row for row in run.facts("evaluate") if row["status"] == DONE]
-    for kind in sorted({str(row["kind"]) for row in rows}):
+    for kind, judged in judged_by_kind(run).items():
         for column in QUALITY_COLUMNS:
-            values = _numbers(row.get(column) for row in rows if row["kind"] == kind)
+            values = finite(judged[column])
             if len(values):
                 counts, edges = np.histogram(values, bins=num_bins)
                 found[f"{kind}.{column}"] = {"edges": edges.tolist(), "counts": counts.tolist()}
     return found
 
 
-def quantile_curves(run: Facts, num_steps: int = 20) -> dict[str, list[dict[str, float]]]:
+def quantile_curves(run: RunTables, num_steps: int = 20) -> dict[str, list[dict[str, float]]]:
     """The quality figures by kind of subject, sorted, at even shares: curves that compare runs of different size.
 
     Returns:
         kind -> rows {"share": 0..1, column: value, ...}.
     """
-    rows = [row for row in run.facts("evaluate") if row["status"] == DONE]
     shares = np.linspace(0, 1, num_steps + 1)
     curves: dict[str, list[dict[str, float]]] = {}
-    for kind in sorted({str(row["kind"]) for row in rows}):
-        values = {
-            column: _numbers(row.get(column) for row in rows if row["kind"] == kind) for column in QUALITY_COLUMNS
-        }
+    for kind, judged in judged_by_kind(run).items():
+        values = {column: finite(judged[column]) for column in QUALITY_COLUMNS}
         curves[kind] = [
             {"share": round(float(share), 4)}
             | {column: float(np.quantile(found, share)) for column, found in values.items() if len(found)}
@@ -83,13 +86,13 @@ def quantile_curves(run: Facts, num_steps: int = 20) -> dict[str, list[dict[str,
     return curves
 
 
-def stage_seconds(run: Facts) -> list[dict[str, Any]]:
+def stage_seconds(run: RunTables) -> list[dict[str, Any]]:
     """Computing time of each stage: rows {"stage", "seconds", "seconds_per_record"}."""
     found = []
     for stage in ("ingest", *STEPS):
-        seconds = {row["source_id"]: float(row["run_seconds"] or 0) for row in run.facts(stage)}
-        if seconds:
-            total = sum(seconds.values())
+        seconds = record_seconds(run.table(stage, ["source_id", "run_seconds"]))
+        if len(seconds):
+            total = total_seconds(seconds)
             found.append({"stage": stage, "seconds": total, "seconds_per_record": total / len(seconds)})
     return found
 
@@ -106,13 +109,46 @@ def nested(figures: Mapping[str, float]) -> dict[str, Any]:
     return tree
 
 
-def _quantiles(values: Iterable[Any]) -> dict[str, float]:
-    numbers = _numbers(values)
+def done(run: RunTables, stage: str, columns: Sequence[str] = ()) -> pa.Table:
+    """These columns of the rows of a stage that are done."""
+    rows = run.table(stage, ["status", *columns])
+    return rows.filter(pc.equal(rows["status"], DONE))
+
+
+def judged_by_kind(run: RunTables) -> dict[str, pa.Table]:
+    """Verdicts and quality figures of what was evaluated, by kind of subject."""
+    rows = done(run, "evaluate", ["kind", "verdict", *QUALITY_COLUMNS])
+    kinds = sorted(pc.drop_null(rows["kind"]).unique().to_pylist())
+    return {kind: rows.filter(pc.equal(rows["kind"], kind)) for kind in kinds}
+
+
+def accepted_share(judged: pa.Table) -> float:
+    """The share of the rows whose verdict is good, 0..1."""
+    num_accepted = pc.sum(pc.equal(judged["verdict"], "accepted")).as_py() or 0
+    return float(num_accepted / judged.num_rows)
+
+
+def record_seconds(rows: pa.Table) -> Float[np.ndarray, " records"]:
+    """Computing time of each input record, NaN where it is not known; all rows of a record carry that of the record."""
+    if not rows.num_rows:
+        return np.empty(0)
+    last = ("run_seconds", "last", pc.ScalarAggregateOptions(skip_nulls=False))
+    records = rows.group_by("source_id", use_threads=False).aggregate([last])
+    return np.asarray(records["run_seconds_last"], dtype=np.float64)
+
+
+def total_seconds(seconds: Float[np.ndarray, " records"]) -> float:
+    """Their sum; what is not known counts as none."""
+    return float(sum(np.nan_to_num(seconds).tolist()))
+
+
+def finite(values: Values) -> Float[np.ndarray, " n"]:
+    """The values that are there and finite."""
+    numbers = np.asarray(values, dtype=np.float64)
+    return numbers[np.isfinite(numbers)]
+
+
+def _quantiles(numbers: Float[np.ndarray, " n"]) -> dict[str, float]:
     if not len(numbers):
         return {}
     return {"mean": float(numbers.mean())} | {name: float(np.quantile(numbers, share)) for name, share in _QUANTILES}
-
-
-def _numbers(values: Iterable[Any]) -> np.ndarray:
-    numbers = np.array([value for value in values if value is not None], dtype=np.float64)
-    return numbers[np.isfinite(numbers)]

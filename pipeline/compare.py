@@ -12,13 +12,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
 from galatea.errors import ConfigError
-from pipeline.aggregates import Facts
 from pipeline.manifest import DONE
 from pipeline.plan import STEPS
 from pipeline.typed_values import nearest_key
@@ -43,6 +42,13 @@ HIGHER_IS_BETTER = frozenset({"identity_similarity", "psnr", "ssim", "ms_ssim", 
 NUM_RESAMPLES, CONFIDENCE = 2000, 0.95
 REGRESSED, WORSE, SAME, BETTER = "regressed", "worse", "same", "better"
 """`worse` is certain, but tolerated; `same` cannot be told from no change; only `regressed` fails."""
+
+
+class Facts(Protocol):
+    """The light columns of a run's manifests."""
+
+    def facts(self, stage: str) -> Sequence[Mapping[str, Any]]:
+        """Every row of a stage; [] where it has not run."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import io
 import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,8 @@ _PASSING_ERRORS = {kind.code for kind in (StorageError, MissingFileError, Access
 """Not of the photo but of its storage: such a file is looked at again in the next run, though its stamp is the same."""
 _BATCH = 32
 _NUM_THREADS = 16
+_AT_ONCE = 1024
+"""Of what takes much memory for each file, and there may be millions."""
 _ORIENTATION = 0x0112
 _TURNED_ORIENTATIONS = {5, 6, 7, 8}
 
@@ -82,7 +85,7 @@ class TooLargeError(InputError):
     code = "too_large"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Task:
     """A file to look at."""
 
@@ -122,19 +125,21 @@ def ingest(
         shards = shard_paths(run, STAGE)
         statistics = read_statistics(run, STAGE)
         is_settled = not _PASSING_ERRORS & set(statistics.get("errors", {}))
-        is_current = not shards and is_settled and statistics.get("requests") == requested
+        is_whole = not shards and run.exists(manifest_path(STAGE))
+        is_current = is_whole and is_settled and statistics.get("requests") == requested
         known = {} if is_current else _known_rows(run, shards)
-        tasks = [_Task(position, *pair) for position, pair in enumerate(zip(files, keys, strict=True))]
-        left = [] if is_current else [task for task in tasks if task.key not in known]
+        pairs = () if is_current else enumerate(zip(files, keys, strict=True))
+        left = [_Task(position, file, key) for position, (file, key) in pairs if key not in known]
         tally = Tally(STAGE, len(files), len(files) - len(left), begun, progress)
         for row, key in _examined(pool, left, config, stop, run, tally):
             known[key] = row
     if not is_current:
-        rows = _merged([known[key] for key in keys])
+        rows = _merged(known[key] for key in keys)
         check_any_readable(rows)
         if not config.prune:
             refuse_lost_photos(run, rows)
-        statistics = publish_manifest(run, STAGE, SCHEMA, [to_table(rows, SCHEMA)], requested, shard_paths(run, STAGE))
+        tables = (to_table(rows[start : start + _AT_ONCE], SCHEMA) for start in range(0, len(rows), _AT_ONCE))
+        statistics = publish_manifest(run, STAGE, SCHEMA, tables, requested, shard_paths(run, STAGE))
     stop.check()
     return tally.summary(way, statistics)
 
@@ -222,17 +227,19 @@ def _all_stamped(
     pool: ThreadPoolExecutor, files: Sequence[FoundFile], config: StorageConfig, stop: StopSignal
 ) -> list[FoundFile]:
     """The files with size and stamp; one that cannot be looked up is told so when it is read."""
-    stamped, watch = [], OutageWatch()
-    for position, (file, error) in enumerate(pool.map(lambda file: _stamped(file, config), files)):
-        stop.check()
-        watch.note(position, error.code if error else "", str(error))
-        stamped.append(file)
+    stamped, watch = list(files), OutageWatch()
+    unknown = [position for position, file in enumerate(files) if not file.stamp and not file.is_name_damaged]
+    for start in range(0, len(unknown), _AT_ONCE):
+        together = unknown[start : start + _AT_ONCE]
+        found = pool.map(lambda position: _stamped(files[position], config), together)
+        for position, (file, error) in zip(together, found, strict=True):
+            stop.check()
+            watch.note(position, error.code if error else "", str(error))
+            stamped[position] = file
     return stamped
 
 
 def _stamped(file: FoundFile, config: StorageConfig) -> tuple[FoundFile, StorageError | None]:
-    if file.stamp or file.is_name_damaged:
-        return file, None
     try:
         entry = Store(file.uri, config.options).entry("")
     except StorageError as error:
@@ -275,9 +282,10 @@ def _begun(pool: ThreadPoolExecutor, batch: Sequence[_Task], config: StorageConf
 def _known_rows(run: Store, shards: Sequence[str]) -> dict[tuple[str, str], dict[str, Any]]:
     """Rows of files that an earlier run could read, by (uri, stamp); a row for each copy."""
     paths = [*([manifest_path(STAGE)] if run.exists(manifest_path(STAGE)) else []), *shards]
-    tables: list[pa.Table] = [read_table(run, path) for path in paths]
+    tables = (read_table(run, path) for path in paths)
+    blocks = (block for table in tables for block in table.to_batches(max_chunksize=_AT_ONCE))
     known = {}
-    for row in (row for table in tables for row in to_rows(table)):
+    for row in (row for block in blocks for row in to_rows(pa.Table.from_batches([block]))):
         if row["error_code"] in _PASSING_ERRORS:
             continue
         for uri, stamp in json.loads(row["copies"]):
@@ -286,13 +294,16 @@ def _known_rows(run: Store, shards: Sequence[str]) -> dict[tuple[str, str], dict
     return known
 
 
-def _merged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _merged(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row for each photo, at the place and with the name of the first of its copies."""
-    merged: dict[str, dict[str, Any]] = {}
+    copies: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        identity = row.get("photo_id") or row["uri"]
-        first = merged.setdefault(identity, dict(row))
-        if first["uri"] != row["uri"]:
-            copies = json.loads(first["copies"]) + json.loads(row["copies"])
-            first |= {"num_copies": len(copies), "copies": json.dumps(copies)}
-    return list(merged.values())
+        copies[row.get("photo_id") or row["uri"]].append(row)
+    return [_as_one(found) for found in copies.values()]
+
+
+def _as_one(copies: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    if len(copies) == 1:
+        return copies[0]
+    names = [name for row in copies for name in json.loads(row["copies"])]
+    return copies[0] | {"num_copies": len(names), "copies": json.dumps(names)}

@@ -7,8 +7,13 @@ requires from the nearest ancestor that has it. Rows that failed have no descend
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import product
+
+import numpy as np
+import pyarrow.compute as pc
 
 from galatea.errors import ConfigError
 from pipeline.fingerprint import digest
@@ -41,16 +46,25 @@ URI_COLUMNS: Mapping[str, str] = {"photo": "uri", "data": "data_uri"}
 """Columns of bytes that no manifest holds: they are read from the users' own files when they are needed."""
 
 
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest that a row is in."""
+
+    stage: str
+    id_column: str
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A finished row and the rows that it descends from."""
+    """A finished row and the rows that it descends from; light, because there may be millions."""
 
     row_id: str
     fingerprint: str
-    places: Mapping[str, int]
-    """Stage -> row number in its manifest, the row itself first, then its nearest ancestors."""
-    keys: Mapping[str, str]
-    """Id columns of the row and its ancestors (`photo_id`, `portrait_id`, ...)."""
+    number: int
+    """In its manifest."""
+    manifest: Manifest
+    above: tuple[Line, ...]
+    """The rows that it was made from."""
 
 
 class Lineage:
@@ -72,37 +86,30 @@ class Lineage:
             self._lines[stage] = self._read(stage)
         return self._lines[stage]
 
-    def combined(self, stages: Sequence[str]) -> list[Line]:
+    def combined(self, stages: Sequence[str]) -> Iterator[tuple[Line, ...]]:
         """Each row of the first stage with each row of the next, and so on."""
-        first, *others = [self.finished(stage) for stage in stages]
-        lines = first
-        for other in others:
-            lines = [_combine(line, joined) for line in lines for joined in other]
-        return lines
+        return product(*[self.finished(stage) for stage in stages])
 
     def _read(self, stage: str) -> list[Line]:
-        parents = PARENT.get(stage)
-        ancestors = {line.row_id: line for line in self.combined(parents)} if parents else None
-        id_column, rows = self._done_rows(stage)
-        lines = []
-        for number, row_id, source_id, fingerprint in rows:
-            if ancestors is None:
-                lines.append(Line(row_id, fingerprint, {stage: number}, {id_column: row_id}))
-            elif source_id in ancestors:
-                above = ancestors[source_id]
-                places = {stage: number, **above.places}
-                lines.append(Line(row_id, fingerprint, places, {**above.keys, id_column: row_id}))
-        return lines
+        parents = PARENT.get(stage, ())
+        ancestors = {_joint_id(lines): lines for lines in self.combined(parents)}
+        manifest, rows = self._done_rows(stage)
+        return [
+            Line(row_id, fingerprint, number, manifest, ancestors.get(source_id, ()))
+            for number, row_id, source_id, fingerprint in rows
+            if not parents or source_id in ancestors
+        ]
 
-    def _done_rows(self, stage: str) -> tuple[str, list[tuple[int, str, str, str]]]:
+    def _done_rows(self, stage: str) -> tuple[Manifest, Iterator[tuple[int, str, str, str]]]:
         try:
             id_column, columns, table = read_ids(self._run, stage)
         except MissingFileError as error:
             raise ConfigError(f"stage {stage} has not finished in {self._run.url}: run it first") from error
         self.columns[stage] = columns
-        values = (table.column(name).to_pylist() for name in (id_column, "source_id", "fingerprint", "status"))
-        rows = enumerate(zip(*values, strict=True))
-        return id_column, [(number, *ids) for number, (*ids, status) in rows if status == DONE]
+        is_done = pc.equal(table["status"], DONE)
+        rows = table.filter(is_done)
+        values = (rows[name].to_pylist() for name in (id_column, "source_id", "fingerprint"))
+        return Manifest(stage, id_column), zip(np.flatnonzero(is_done).tolist(), *values, strict=True)
 
 
 def plan_stage(run: Store, stage: Stage) -> Requests:
@@ -119,37 +126,55 @@ def plan_stage(run: Store, stage: Stage) -> Requests:
         ConfigError: the stage requires a column that no stage before it makes, or a stage before it has not run.
     """
     lineage = Lineage(run)
-    lines_by_kind = [lineage.combined(stages) for stages in STEPS[stage.name]]
-    return _requests(stage, lines_by_kind, lineage.columns)
+    records_by_kind = [lineage.combined(stages) for stages in STEPS[stage.name]]
+    return _requests(stage, records_by_kind, lineage.columns)
 
 
-def _combine(line: Line, other: Line) -> Line:
-    return Line(
-        row_id=f"{line.row_id}.{other.row_id}",
-        fingerprint=digest(line.fingerprint, other.fingerprint),
-        places={**line.places, **other.places},
-        keys={**line.keys, **other.keys},
-    )
+def _joint_id(lines: Sequence[Line]) -> str:
+    return ".".join(line.row_id for line in lines)
 
 
-def _requests(stage: Stage, lines_by_kind: Sequence[Sequence[Line]], columns: Mapping[str, set[str]]) -> Requests:
+def _joint_fingerprint(lines: Sequence[Line]) -> str:
+    return reduce(digest, (line.fingerprint for line in lines))
+
+
+def _places(lines: Sequence[Line]) -> dict[str, int]:
+    """Stage -> row number in its manifest: each row before its nearest ancestors."""
+    places: dict[str, int] = {}
+    for line in lines:
+        places |= {line.manifest.stage: line.number, **_places(line.above)}
+    return places
+
+
+def _keys(lines: Sequence[Line]) -> dict[str, str]:
+    """Id columns of rows and their ancestors (`photo_id`, `portrait_id`, ...)."""
+    keys: dict[str, str] = {}
+    for line in lines:
+        keys |= {**_keys(line.above), line.manifest.id_column: line.row_id}
+    return keys
+
+
+def _requests(
+    stage: Stage, records_by_kind: Sequence[Iterable[tuple[Line, ...]]], columns: Mapping[str, set[str]]
+) -> Requests:
     """Requests for all kinds of records; each kind has joins of its own, and null in the columns that it lacks."""
     made = {stage.source_id_column, *URI_COLUMNS}.union(*columns.values())
     missing = sorted(set(stage.requires) - made)
     if missing:
         raise ConfigError(f"stage {stage.name} requires {missing}, which no stage before it makes")
-    wanted_by_kind = [[line for line in lines if stage.wants(line.keys)] for lines in lines_by_kind]
-    kinds = [(lines, _assign(stage, list(lines[0].places), columns)) for lines in wanted_by_kind if lines]
-    owners = [[name for name in lines[0].places if name in wanted.values()] for lines, wanted in kinds]
+    wanted_by_kind = [[lines for lines in records if stage.wants(_keys(lines))] for records in records_by_kind]
+    kinds = [(records, _assign(stage, list(_places(records[0])), columns)) for records in wanted_by_kind if records]
+    owners = [[name for name in _places(records[0]) if name in wanted.values()] for records, wanted in kinds]
     num_joins = sum(len(names) for names in owners)
     joins: list[Join] = []
     items: list[Request] = []
-    for (lines, wanted), names in zip(kinds, owners, strict=True):
+    for (records, wanted), names in zip(kinds, owners, strict=True):
         start, after = len(joins), num_joins - len(joins) - len(names)
-        for line in lines:
-            rows = (*[None] * start, *(line.places[name] for name in names), *[None] * after)
-            fields = {**line.keys, stage.source_id_column: line.row_id}
-            items.append(Request(line.row_id, line.fingerprint, fields, rows))
+        for lines in records:
+            places, row_id = _places(lines), _joint_id(lines)
+            rows = (*[None] * start, *(places[name] for name in names), *[None] * after)
+            fields = {**_keys(lines), stage.source_id_column: row_id}
+            items.append(Request(row_id, _joint_fingerprint(lines), fields, rows))
         joins += [Join(manifest_path(name), tuple(c for c, place in wanted.items() if place == name)) for name in names]
     held = {column for _, wanted in kinds for column in wanted}
     uris = {name: uri for name, uri in URI_COLUMNS.items() if name in stage.requires and name not in held}

@@ -11,12 +11,11 @@ from typing import Any
 
 import galatea
 from galatea.errors import ConfigError
-from pipeline.aggregates import aggregate, distributions
+from pipeline.aggregates import aggregate, distributions, done
 from pipeline.config import Config, to_flat, to_updated_yaml, to_yaml
 from pipeline.driver_names import driver_specs
 from pipeline.executor import RunInterruptedError
 from pipeline.inputs import absolute
-from pipeline.manifest import DONE
 from pipeline.report.source import StoredRun
 from pipeline.report.write import REPORT_FILE, has_current_results, write_results
 from pipeline.run import RunPlan, check_drivers, run, run_one
@@ -146,10 +145,10 @@ def _record(order: Order, store: Store, is_whole: bool) -> RunRecord:
     texts = {CONFIG_FILE: recorded, "distributions.json": json.dumps(distributions(source), indent=1)}
     if is_whole:
         texts[REPORT_FILE] = store.read(REPORT_FILE).decode()
-    done = [row for row in source.facts("animate") if row["status"] == DONE and row.get("clip")]
-    step = max(1, len(done) // max(1, order.config.tracking.num_sample_clips))
-    samples = done[::step][: order.config.tracking.num_sample_clips]
-    clips = {f"clips/{row['clip_id']}.mp4": store.read(row["clip"]) for row in samples}
+    made = done(source, "animate", ["clip_id", "clip"]).drop_null()
+    step = max(1, made.num_rows // max(1, order.config.tracking.num_sample_clips))
+    samples = made.take(list(range(0, made.num_rows, step))[: order.config.tracking.num_sample_clips])
+    clips = {f"clips/{row['clip_id']}.mp4": store.read(row["clip"]) for row in samples.to_pylist()}
     return RunRecord(aggregate(source), texts, clips)
 
 

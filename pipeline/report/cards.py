@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipeline.aggregates import RunTables
+from pipeline.manifest import DONE
 from pipeline.report.pictures import Budget, Picture, moving, still, strip
 
 NO_EDIT = "none"
@@ -19,17 +23,17 @@ _CLIP_SHARE = 0.8
 Row = Mapping[str, Any]
 
 
-class RunSource(Protocol):
+class RunSource(RunTables, Protocol):
     """What the report reads of a run."""
 
-    def facts(self, stage: str) -> list[Row]:
-        """Every row of a stage without its pictures and tensors; [] where the stage has not run."""
+    def rows(self, stage: str, positions: Iterable[int]) -> list[Row]:
+        """The rows at these positions of a stage's manifest without their pictures and tensors."""
 
     def models(self, stage: str) -> list[str]:
         """The distinct lists of models, as JSON, of the rows of a stage."""
 
     def pictures(self, stage: str, positions: Sequence[int], columns: Sequence[str]) -> list[Row]:
-        """Heavy columns of the rows at these positions of `facts`; columns of files hold their bytes."""
+        """Heavy columns of the rows at these positions; columns of files hold their bytes."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,15 @@ def build_cards(source: RunSource, max_portraits: int, max_bytes: int) -> tuple[
     Returns:
         The cards, and the number of all portraits.
     """
-    portraits = [(position, row) for position, row in enumerate(source.facts("align")) if row["status"] == "done"]
-    shown = _evenly(portraits, max_portraits)
-    ids = {row["portrait_id"] for _, row in shown}
+    portraits = _where(pc.equal(source.table("align", ["status"])["status"], DONE))
+    positions = _evenly(portraits, max_portraits)
+    shown = list(zip(positions, source.rows("align", positions), strict=True))
+    ids = {str(row["portrait_id"]) for _, row in shown}
     index = _Index(
-        inversions=_by_portrait(source.facts("invert"), "portrait_id", ids),
-        edits=_by_portrait(source.facts("edit"), "edit_id", ids),
-        clips=_by_portrait(source.facts("animate"), "clip_id", ids),
-        scores={str(row["subject_id"]): row for row in source.facts("evaluate") if row.get("subject_id") in ids},
+        inversions=by_portrait(source, "invert", "portrait_id", ids),
+        edits=by_portrait(source, "edit", "edit_id", ids),
+        clips=by_portrait(source, "animate", "clip_id", ids),
+        scores=_scores_of(source, ids),
     )
     budget = Budget(max_bytes)
     clip_bytes = int(max_bytes * _CLIP_SHARE / max(1, sum(min(len(index.clips[key]), _MAX_CLIPS) for key in ids)))
@@ -173,14 +178,31 @@ def _scores(row: Row) -> tuple[Score, ...]:
     )
 
 
-def _by_portrait(rows: Iterable[Row], id_column: str, ids: set[str]) -> Mapping[str, list[tuple[int, Row]]]:
+def by_portrait(
+    source: RunSource, stage: str, id_column: str, ids: Collection[str]
+) -> Mapping[str, list[tuple[int, Row]]]:
+    """The finished rows of a stage that belong to these portraits, with their positions in its manifest."""
+    table = source.table(stage, [id_column, "status"])
+    portraits = pc.list_element(pc.split_pattern(table[id_column].cast(pa.string()), ".", max_splits=1), 0)
+    positions = _where(pc.and_(pc.equal(table["status"], DONE), _is_among(portraits, ids)))
     found: defaultdict[str, list[tuple[int, Row]]] = defaultdict(list)
-    for position, row in enumerate(rows):
-        if row["status"] == "done":
-            portrait = str(row[id_column]).split(".", 1)[0]
-            if portrait in ids:
-                found[portrait].append((position, row))
+    for position, row in zip(positions, source.rows(stage, positions), strict=True):
+        found[str(row[id_column]).split(".", 1)[0]].append((position, row))
     return found
+
+
+def _is_among(values: pa.ChunkedArray, ids: Collection[str]) -> pa.ChunkedArray:
+    return pc.is_in(values.cast(pa.string()), value_set=pa.array(sorted(ids), pa.string()))
+
+
+def _where(is_wanted: pa.ChunkedArray) -> list[int]:
+    return [int(position) for position in np.flatnonzero(is_wanted)]
+
+
+def _scores_of(source: RunSource, ids: Collection[str]) -> Mapping[str, Row]:
+    subjects = source.table("evaluate", ["subject_id"])["subject_id"]
+    rows = source.rows("evaluate", _where(_is_among(subjects, ids)))
+    return {str(row["subject_id"]): row for row in rows}
 
 
 def _edit_of(clip_id: str) -> str:
@@ -192,10 +214,10 @@ def _driver_of(clip_id: str) -> str:
     return clip_id.split(".", 2)[2]
 
 
-def _evenly(items: Sequence[tuple[int, Row]], count: int) -> list[tuple[int, Row]]:
-    if len(items) <= count:
-        return list(items)
-    return [items[int(index)] for index in np.linspace(0, len(items) - 1, count)]
+def _evenly(positions: list[int], count: int) -> list[int]:
+    if len(positions) <= count:
+        return positions
+    return [positions[int(index)] for index in np.linspace(0, len(positions) - 1, count)]
 
 
 def _is_number(value: object) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from pipeline.aggregates import Values, finite
 
 WIDTH, HEIGHT = 320, 132
 _LEFT, _RIGHT, _TOP, _BOTTOM = 8, 8, 10, 22
@@ -63,14 +64,13 @@ class Histogram:
         return f"Histogram of {self.metric.title.lower()} over {self.count} values: {middle}."
 
 
-def histogram(metric: Metric, values: Sequence[float | None]) -> Histogram | None:
+def histogram(metric: Metric, values: Values) -> Histogram | None:
     """Lay out the histogram of a metric; missing and non-finite values are left out.
 
     Returns:
         None where no value is left.
     """
-    numbers = np.array([value for value in values if value is not None], dtype=np.float64)
-    numbers = numbers[np.isfinite(numbers)]
+    numbers = finite(values)
     if not len(numbers):
         return None
     ticks = _round_ticks(float(numbers.min()), float(numbers.max()))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.aggregates import Values, accepted_share, done, judged_by_kind, record_seconds, total_seconds
+from pipeline.manifest import DONE
 from pipeline.progress import duration
-from pipeline.report.cards import NO_EDIT, Row, RunSource, portrait_name
+from pipeline.report.cards import NO_EDIT, Row, RunSource, by_portrait, portrait_name
 from pipeline.report.charts import Histogram, Metric, histogram
 
 STAGES = ("ingest", "align", "invert", "edit", "drive", "animate", "evaluate")
@@ -83,60 +88,46 @@ class Total:
 
 def totals(source: RunSource) -> list[Total]:
     """The run in a few numbers."""
-    photos, portraits = source.facts("ingest"), _done(source, "align")
-    clips, judged = _done(source, "animate"), _done(source, "evaluate")
-    accepted = sum(row.get("verdict") == "accepted" for row in judged)
-    found = [
-        Total(str(len(photos)), _plural(len(photos), "photo")),
-        Total(str(len(portraits)), _plural(len(portraits), "face")),
-        Total(str(len(clips)), _plural(len(clips), "clip")),
-    ]
-    if judged:
-        found.append(Total(f"{100 * accepted / len(judged):.0f}%", "accepted"))
-    found.append(Total(duration(sum(_seconds(source.facts(stage)) for stage in STAGES)), "computing"))
+    counts = {
+        "photo": source.table("ingest", ["status"]).num_rows,
+        "face": done(source, "align").num_rows,
+        "clip": done(source, "animate").num_rows,
+    }
+    found = [Total(str(count), noun if count == 1 else f"{noun}s") for noun, count in counts.items()]
+    judged = done(source, "evaluate", ["verdict"])
+    if judged.num_rows:
+        found.append(Total(f"{100 * accepted_share(judged):.0f}%", "accepted"))
+    found.append(Total(duration(sum(_seconds(source, stage) for stage in STAGES)), "computing"))
     return found
 
 
 def charts(source: RunSource) -> list[Chart]:
     """The distributions of the run's quality figures, and of the time a record takes in each stage."""
-    judged = _done(source, "evaluate")
-    found: list[Chart] = []
-    for kind in sorted({str(row.get("kind")) for row in judged}, reverse=True):
-        rows = [row for row in judged if str(row.get("kind")) == kind]
-        found += _charts(f"{kind}s", rows, _QUALITY)
-    found += _charts("portraits", _done(source, "align"), (_FIT,))
+    found: list[Chart | None] = []
+    for kind, judged in reversed(judged_by_kind(source).items()):
+        found += [_chart(f"{kind}s", metric, judged[metric.column]) for metric in _QUALITY]
+    found.append(_chart("portraits", _FIT, done(source, "align", [_FIT.column])[_FIT.column]))
     for stage in STAGES[1:]:
-        seconds = Metric("run_seconds", f"Seconds in {stage}", "Computing time of a record", "s")
-        found += _charts("records", _first_of_each_source(_done(source, stage)), (seconds,))
-    return found
+        metric = Metric("run_seconds", f"Seconds in {stage}", "Computing time of a record", "s")
+        found.append(_chart("records", metric, record_seconds(done(source, stage, ["source_id", "run_seconds"]))))
+    return [chart for chart in found if chart is not None]
 
 
 def failures(source: RunSource) -> list[FailureGroup]:
     """What did not work, grouped by reason: errors first, then what the gates refused; the most frequent first."""
-    names = {str(row["portrait_id"]): portrait_name(row) for row in _done(source, "align")}
-    groups: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
-    for stage in STAGES:
-        for row in source.facts(stage):
-            verdict = row.get("verdict")
-            if row["status"] != "done":
-                key, reason = (stage, str(row["status"]), str(row["error_code"] or "")), row["error_message"]
-            elif verdict == "rejected":
-                key, reason = (stage, NOT_ACCEPTED, ""), row.get("verdict_reason")
-            else:
-                continue
-            groups.setdefault(key, []).append((_record_name(row, names), str(reason or "")))
-    found = [FailureGroup(*key, len(rows), tuple(rows[:_MAX_EXAMPLES])) for key, rows in groups.items()]
+    found = [group for stage in STAGES for group in _failures_of(source, stage)]
     return sorted(found, key=lambda group: (group.status == NOT_ACCEPTED, -group.count))
 
 
 def stages(source: RunSource) -> list[StageFacts]:
     """Counts and computing time of each stage that has run."""
-    seconds = {stage: _seconds(source.facts(stage)) for stage in STAGES}
+    seconds = {stage: _seconds(source, stage) for stage in STAGES}
     total = sum(seconds.values()) or 1.0
+    counts = {stage: _counts(source.table(stage, ["status"])["status"]) for stage in STAGES}
     return [
-        StageFacts(stage, Counter(str(row["status"]) for row in rows), duration(seconds[stage]), seconds[stage] / total)
+        StageFacts(stage, counts[stage], duration(seconds[stage]), seconds[stage] / total)
         for stage in STAGES
-        if (rows := source.facts(stage))
+        if counts[stage]
     ]
 
 
@@ -152,32 +143,60 @@ def models(source: RunSource) -> list[Model]:
 
 def versions(source: RunSource) -> list[str]:
     """The versions of the code that made the rows."""
-    return sorted({str(row["code_version"]) for stage in STAGES for row in source.facts(stage) if row["code_version"]})
+    columns = [source.table(stage, ["code_version"])["code_version"] for stage in STAGES]
+    return sorted({version for column in columns for version in column.unique().to_pylist() if version})
 
 
-def _charts(about: str, rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Chart]:
-    made = [histogram(metric, [row.get(metric.column) for row in rows]) for metric in metrics]
-    return [Chart(about, chart) for chart in made if chart is not None]
+def _chart(about: str, metric: Metric, values: Values) -> Chart | None:
+    chart = histogram(metric, values)
+    return None if chart is None else Chart(about, chart)
 
 
-def _done(source: RunSource, stage: str) -> list[Row]:
-    return [row for row in source.facts(stage) if row["status"] == "done"]
+def _seconds(source: RunSource, stage: str) -> float:
+    return total_seconds(record_seconds(source.table(stage, ["source_id", "run_seconds"])))
 
 
-def _first_of_each_source(rows: Sequence[Row]) -> list[Row]:
-    """One row for each input record: all rows of a record carry the seconds of the record."""
-    return list({row.get("source_id"): row for row in rows}.values())
+def _counts(values: pa.ChunkedArray) -> dict[str, int]:
+    return {str(item["values"]): int(item["counts"]) for item in pc.value_counts(values).to_pylist()}
 
 
-def _seconds(rows: Sequence[Row]) -> float:
-    return sum(float(row.get("run_seconds") or 0.0) for row in _first_of_each_source(rows))
+def _failures_of(source: RunSource, stage: str) -> Iterator[FailureGroup]:
+    """The groups of a stage; only the rows that are shown are read whole."""
+    table = source.table(stage, ["status", "error_code", "verdict"])
+    if not table.num_rows:
+        return
+    is_done = pc.equal(table["status"], DONE)
+    is_refused = pc.and_(is_done, pc.fill_null(pc.equal(table["verdict"], "rejected"), False))
+    outcomes = pa.table(
+        {
+            "status": pc.if_else(is_refused, NOT_ACCEPTED, table["status"]),
+            "code": pc.if_else(is_refused, "", pc.fill_null(table["error_code"], "")),
+            "position": np.arange(table.num_rows),
+        }
+    )
+    bad = outcomes.filter(pc.or_(pc.invert(is_done), is_refused))
+    groups = bad.group_by(["status", "code"], use_threads=False)
+    found = groups.aggregate([("position", "count"), ("position", "list")])
+    for status, code, count, positions in zip(*found.columns, strict=True):
+        rows = source.rows(stage, positions.values[:_MAX_EXAMPLES].to_pylist())
+        yield FailureGroup(stage, status.as_py(), code.as_py(), count.as_py(), _examples(source, rows))
+
+
+def _examples(source: RunSource, rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
+    faces = by_portrait(source, "align", "portrait_id", {_record_key(row).partition(".")[0] for row in rows})
+    names = {portrait: portrait_name(found[0][1]) for portrait, found in faces.items()}
+    return tuple((_record_name(row, names), _reason(row)) for row in rows)
+
+
+def _reason(row: Row) -> str:
+    return str((row.get("verdict_reason") if row["status"] == DONE else row["error_message"]) or "")
 
 
 def _record_name(row: Row, names: Mapping[str, str]) -> str:
     """The most telling name that a row has: its file, or the portrait that it was made from."""
     if row.get("uri"):
         return str(row["uri"])
-    key = str(row.get("clip_id") or row.get("subject_id") or row.get("portrait_id") or row["source_id"])
+    key = _record_key(row)
     portrait, _, rest = key.partition(".")
     if portrait not in names:
         return key
@@ -185,5 +204,5 @@ def _record_name(row: Row, names: Mapping[str, str]) -> str:
     return ", ".join(word for word in (names[portrait], driver, edit and f"edit {edit}") if word)
 
 
-def _plural(count: int, noun: str) -> str:
-    return noun if count == 1 else f"{noun}s"
+def _record_key(row: Row) -> str:
+    return str(row.get("clip_id") or row.get("subject_id") or row.get("portrait_id") or row["source_id"])

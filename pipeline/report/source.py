@@ -1,10 +1,12 @@
-"""Reads the manifests of a run for its report: light columns of all rows, heavy ones of those that are shown."""
+"""Reads the manifests of a run for its report: some columns of all rows, whole rows where they are shown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
+
+import pyarrow as pa
 
 from pipeline.manifest import columns_of, manifest_path, read_schema, read_table, to_rows
 from pipeline.rows import RowReader
@@ -17,11 +19,12 @@ _UNUSED = {"models", "fingerprint", "copies"}
 
 
 class StoredRun:
-    """A `RunSource` over the run folder."""
+    """A `RunSource` over the run folder; also all rows at once, for runs that are small enough."""
 
     def __init__(self, run: Store) -> None:
         self._run = run
         self._facts: dict[str, list[Mapping[str, Any]]] = {}
+        self._tables: dict[str, pa.Table] = {}
         self._schemas: dict[str, dict[str, Column]] = {}
 
     @cached_property
@@ -31,13 +34,18 @@ class StoredRun:
     def facts(self, stage: str) -> list[Mapping[str, Any]]:
         """Every row of a stage without its pictures and tensors; [] where the stage has not finished."""
         if stage not in self._facts:
-            path = manifest_path(stage)
-            if not self._run.exists(path):
-                return []
-            columns = self._columns(path)
-            light = [name for name, column in columns.items() if column.kind not in _HEAVY and name not in _UNUSED]
-            self._facts[stage] = list(to_rows(read_table(self._run, path, light)))
+            self._facts[stage] = list(to_rows(self._light(stage)))
         return self._facts[stage]
+
+    def table(self, stage: str, columns: Sequence[str]) -> pa.Table:
+        """These columns of every row of a stage, null where the stage lacks one; no rows where it has not finished."""
+        found = self._light(stage)
+        missing = pa.nulls(found.num_rows)
+        return pa.table({name: found[name] if name in found.column_names else missing for name in columns})
+
+    def rows(self, stage: str, positions: Iterable[int]) -> list[Mapping[str, Any]]:
+        """The rows at these positions without their pictures and tensors."""
+        return list(to_rows(self._light(stage).take(pa.array(positions, pa.int64()))))
 
     def models(self, stage: str) -> list[str]:
         """The distinct lists of models (JSON) of a stage's rows."""
@@ -58,6 +66,17 @@ class StoredRun:
         rows = to_rows(self._reader.take(path, list(positions), present))
         files = [name for name in present if kinds[name].kind is Kind.FILE]
         return [{**row, **{name: self._run.read(row[name]) for name in files if row[name]}} for row in rows]
+
+    def _light(self, stage: str) -> pa.Table:
+        # All at once: in a bucket, a few columns cost as much as the whole file, which pictures make large.
+        if stage not in self._tables:
+            path = manifest_path(stage)
+            if not self._run.exists(path):
+                return pa.table({})
+            columns = self._columns(path).items()
+            light = [name for name, column in columns if column.kind not in _HEAVY and name not in _UNUSED]
+            self._tables[stage] = read_table(self._run, path, light)
+        return self._tables[stage]
 
     def _columns(self, path: str) -> dict[str, Column]:
         if path not in self._schemas:

@@ -32,7 +32,7 @@ def write_results(run: Store, config: Config) -> str:
         StorageError: it cannot be read or written.
     """
     source = StoredRun(run)
-    if not source.facts("ingest"):
+    if not source.table("ingest", ["status"]).num_rows:
         raise ConfigError(f"{run.url} holds no run: expected the folder that `galatea run INPUT --out RUN` wrote.")
     page = build_page(source, run.url, to_flat(config), config.report, datetime.now().astimezone())
     run.write(REPORT_FILE, render(page).encode())

@@ -10,7 +10,7 @@ from PIL import Image
 
 from galatea.errors import ConfigError
 from pipeline.ingest import ingest
-from pipeline.manifest import read_rows
+from pipeline.manifest import manifest_path, read_rows
 from pipeline.settings import StorageConfig
 from pipeline.storage import Store
 from pipeline.storage_errors import AccessError
@@ -60,14 +60,15 @@ def test_what_is_not_a_photo_is_a_row_that_says_why(photos: Path, store: Store) 
 
 
 def test_photos_with_the_same_bytes_are_one_row(photos: Path, store: Store) -> None:
-    shutil.copy(photos / "b.png", photos / "z.png")
+    for name in ("y.png", "z.png"):
+        shutil.copy(photos / "b.png", photos / name)
 
     summary = ingest([str(photos)], store, CONFIG)
 
     rows = {row["file_name"]: row for row in read_rows(store, "ingest")}
     assert summary.num_rows == 3
-    assert rows["b.png"]["num_copies"] == 2
-    assert [Path(uri).name for uri, _ in json.loads(rows["b.png"]["copies"])] == ["b.png", "z.png"]
+    assert rows["b.png"]["num_copies"] == 3
+    assert [Path(uri).name for uri, _ in json.loads(rows["b.png"]["copies"])] == ["b.png", "y.png", "z.png"]
 
 
 def test_a_second_look_reads_only_what_changed(photos: Path, store: Store) -> None:
@@ -81,6 +82,16 @@ def test_a_second_look_reads_only_what_changed(photos: Path, store: Store) -> No
 
     assert (same.num_records, same.num_reused, same.num_rows) == (3, 3, 2)
     assert changed.num_records - changed.num_reused == 1
+
+
+def test_a_manifest_that_was_lost_is_made_again(photos: Path, store: Store) -> None:
+    ingest([str(photos)], store, CONFIG)
+    store.delete(manifest_path("ingest"))
+
+    again = ingest([str(photos)], store, CONFIG)
+
+    assert (again.num_reused, again.status) == (0, {"done": 3})
+    assert names(store) == ["a.jpg", "b.png", "c.webp"]
 
 
 def test_a_photo_keeps_its_fingerprint_when_it_moves(photos: Path, store: Store) -> None:

@@ -11,7 +11,9 @@ from PIL import Image
 
 from galatea.errors import ConfigError
 from pipeline.config import compose
+from pipeline.manifest import manifest_path, read_table, to_rows, to_table, write_table
 from pipeline.report.charts import Metric, histogram
+from pipeline.report.facts import failures
 from pipeline.report.page import build_page, render
 from pipeline.report.pictures import Budget, moving, still
 from pipeline.report.source import StoredRun
@@ -75,6 +77,21 @@ def test_the_budget_holds_and_drops_motion_first(run: Store) -> None:
     assert len(small) < len(_render(run))
     assert 'class="motion"' not in small
     assert "<img" in small
+
+
+def test_failures_are_counted_by_reason_and_some_are_shown_by_name(tmp_path: Path) -> None:
+    run = Store(write_run(tmp_path, num_photos=5, num_faces=2))
+    table = read_table(run, manifest_path("animate"))
+    rows = [{**row, "status": "failed", "error_code": "fit", "error_message": "no fit"} for row in to_rows(table)]
+    rows[0]["error_code"] = None
+    write_table(run, manifest_path("animate"), [to_table(rows, table.schema)], table.schema)
+
+    first, *others = failures(StoredRun(run))
+
+    assert (first.stage, first.status, first.code, first.count) == ("animate", "failed", "fit", 47)
+    assert len(first.examples) == 40
+    assert first.examples[1] == (f"{HOSTILE_NAME}, face 1 of 2, smile, edit age", "no fit")
+    assert [(group.status, group.code) for group in others if group.stage == "animate"] == [("failed", "")]
 
 
 def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
