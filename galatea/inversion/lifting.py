@@ -21,6 +21,7 @@ from torch import Tensor
 from galatea.cameras import project, unpack_label
 from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.atlas import AtlasTexels
+from galatea.eg3d.carry import ViewCast
 from galatea.eg3d.lighting import harmonic_shading
 from galatea.eg3d.posing import Pose
 from galatea.eg3d.rays import camera_rays
@@ -41,6 +42,8 @@ _LARGEST_STEP = 0.3
 """Largest correction of a reflectance."""
 _IN_FRONT = 0.02
 """World units by which the rendered surface may lie before a texel; more, and hair hides it."""
+_BEHIND = 0.04
+"""Half boxes (7 mm on a real head) behind the skin, as seen from the front, at which something is hidden by it."""
 _SPARSE_HAIR = 0.3
 """Pixels of hair that are added to those of a texel: fewer tell little."""
 _LEAST_TEETH = 12
@@ -144,7 +147,8 @@ def lift_texture(
         texture = texture + visibility.seen * is_open * texels.atlas(change * share, size)
         teeth = teeth + _mean_of_teeth(texels, *_corrections(texels, torch.cat([error * alpha, depth, inside], 1)))
         is_hair = alpha * small.matte * (1 - seen.is_hit * (depth > seen.values[:, :1] - _IN_FRONT))
-        tint = tint + _hair_correction(generator.config.box, target.camera, torch.cat([error, depth, is_hair], 1), tint)
+        hair = torch.cat([error, depth, is_hair], 1)
+        tint = tint + _hair_correction(generator.config.box, target.camera, hair, tint, cast.views[0])
     return maps | {"texture": visibility.complete(texture) * is_open + teeth * island, "tint": tint}
 
 
@@ -156,13 +160,24 @@ def _at_size(maps: Tensor | None, zeros: Float[Tensor, "batch channels size size
 
 
 def _hair_correction(
-    box: Box, camera: Float[Tensor, "batch 25"], maps: Float[Tensor, "batch 5 r r"], tint: Float[Tensor, "batch 3 s s"]
+    box: Box,
+    camera: Float[Tensor, "batch 25"],
+    maps: Float[Tensor, "batch 5 r r"],
+    tint: Float[Tensor, "batch 3 s s"],
+    front: ViewCast,
 ) -> Float[Tensor, "batch 3 s s"]:
-    """Return, for a map of the hair's colour, the mean error of pixels (error, depth, share of hair) in every texel."""
+    """Return, for a map of the hair's colour, the mean error of pixels (error, depth, share of hair) in every texel.
+
+    The map is seen from the front: what the head hides from there, such as hair behind an ear, has no place in it.
+    """
     error, depth, weight = torch.split(maps.flatten(2).transpose(1, 2), [3, 1, 1], -1)
     rays, size = camera_rays(camera, maps.shape[-1]), tint.shape[-1]
-    places = box.enter(rays.origins + depth * rays.directions)[..., :2]
-    texel = ((places * 0.5 + 0.5) * size).long().clamp(0, size - 1)
+    places = box.enter(rays.origins + depth * rays.directions)
+    surface = front.surface[..., :2].permute(0, 3, 1, 2)
+    read = F.grid_sample(surface, places[:, None, :, :2], mode="nearest", align_corners=False)[:, :, 0]
+    is_hidden = (read[:, 0] > 0) & (places[..., 2] < read[:, 1] - _BEHIND)
+    weight = weight * ~is_hidden[..., None]
+    texel = ((places[..., :2] * 0.5 + 0.5) * size).long().clamp(0, size - 1)
     row = texel[..., 1] * size + texel[..., 0] + torch.arange(len(tint), device=tint.device)[:, None] * size**2
     values = torch.cat([error * weight, weight], -1).flatten(0, 1)
     total = values.new_zeros(len(tint) * size**2, 4).index_add(0, row.flatten(), values)

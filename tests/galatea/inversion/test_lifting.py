@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from galatea.cameras import orbit
 from galatea.eg3d.anchored import AnchoredGenerator
 from galatea.eg3d.atlas import AtlasTexels
 from galatea.errors import ConfigError
@@ -94,6 +95,23 @@ def test_pixels_of_hair_correct_its_colour(generator, small, checkered):
     lifted = lift_texture(generator, hairy, ws, {}, LiftingConfig(3, generator.config.texture_size))
     assert lifted["tint"][0, 0].mean() > 3 * lifted["tint"][0, 1].abs().mean()
     assert reconstructed(generator, ws, hairy, lifted) > reconstructed(generator, ws, hairy, None) + 1
+
+
+def test_hair_that_the_head_hides_from_the_front_does_not_colour_what_is_before_it(generator, small):
+    ws, head = generator.mapping(torch.zeros(1, generator.z_dim)), small.head()
+    background = torch.zeros(1, 3, generator.img_resolution, generator.img_resolution)
+    behind = orbit(torch.tensor([180.0]), torch.zeros(1))
+    with torch.no_grad():
+        generator.decoder.out.bias[2] = 6.5  # opaque wherever nothing else is: hair all around
+        rendering = generator.synthesis(ws, behind, head)
+        own, matte = shown(rendering, background), layer_of(rendering, generator.img_resolution)[1]
+    redder = own + torch.tensor([0.2, 0.0, 0.0]).view(1, 3, 1, 1) * matte
+    target = InversionTarget(redder, background, matte, matte, matte, behind, head)
+    tint = lift_texture(generator, target, ws, {}, LiftingConfig(1, generator.config.texture_size))["tint"]
+    face = generator.cast(head).views[0].mask[:, None]
+    face = torch.nn.functional.interpolate(face, tint.shape[-2:], mode="area")
+    assert tint[:, :1][face == 1].abs().max() < 1e-6
+    assert tint[:, :1][face == 0].mean() > 0.01
 
 
 def test_teeth_take_on_the_photo_s_colour_all_alike(small):
