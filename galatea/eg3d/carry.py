@@ -21,9 +21,9 @@ _DEPTH_STEPS = 1 << 24
 _TRIANGLE_BITS = 24
 _BLOCK_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
 """Triangles are tested against square blocks of texels of these sizes; the smallest that holds the triangle is used."""
-
-_LIPS = 0.045
-"""Thickness of lips (half boxes, 8 mm on a real head)."""
+_BEFORE_TEETH = 0.045
+"""How far lips may stand before the teeth behind them without hiding them from light (half boxes, 8 mm on a real
+head): more than their thickness, as they are pushed out when they speak."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ class ViewCast:
     @property
     def mouth(self) -> Float[Tensor, "batch rows columns"]:
         """Where the view looks into a mouth: coordinate towards the viewer of what is outermost around a texel (teeth
-        as they are, lips without their thickness); -1 elsewhere.
+        as they are, lips where teeth behind them may be); -1 elsewhere.
         """
         is_inside = (self.shade > 0).any(-1)
-        depth = torch.where(is_inside, self.surface[..., 1], self.surface[..., 1] - _LIPS)
+        depth = torch.where(is_inside, self.surface[..., 1], self.surface[..., 1] - _BEFORE_TEETH)
         near, outermost = F.max_pool2d(torch.stack([is_inside.to(depth.dtype), depth], 1), 5, 1, 2).unbind(1)
         return torch.where(near > 0, outermost, torch.full_like(outermost, -1.0))
 
